@@ -1,0 +1,3 @@
+"""Flow matching for Python."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,7 @@
+"""Guidance: a model in, a model out."""
+
+from .autoguidance import Autoguidance
+from .classifier_free import ClassifierFree, ZeroStar
+from .interval import Interval
+
+__all__ = ["Autoguidance", "ClassifierFree", "Interval", "ZeroStar"]

@@ -1,0 +1,156 @@
+"""What a network is told beside its state: the time, and the condition.
+
+A time t in [0, 1] becomes ``cos(1000 t w)`` and ``sin(1000 t w)`` at frequencies ``w`` in geometric progression from 1
+to nearly 1/10000 (Vaswani et al. 2017; the factor 1000 restores the range of the discrete steps for which Ho et al. 2020
+and all later networks chose them), then passes a two-layer perceptron. A label adds a row of a table; a vector adds the
+output of another perceptron. *Unknown* (a label of -1, a NaN, or no condition at all) has an embedding of its own, so
+that one network is conditional and unconditional at once, as classifier-free guidance needs (Ho and Salimans 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ..core import Cond, InputError, ShapeError, as_time, nearest
+
+TIME_SCALE = 1000.0
+"""Times are multiplied by this before the sinusoids."""
+
+
+def sinusoids(t: Tensor, width: int) -> Tensor:
+    """Cosines, then sines, of ``1000 t`` at ``width / 2`` frequencies: ``(...)`` to ``(..., width)``, float32 or wider.
+
+    Raises:
+        InputError: if ``width`` is odd.
+    """
+    if width % 2 or width < 2:
+        raise InputError(f"sinusoids come in pairs: their number must be even and at least 2, got {width}.")
+    half = width // 2
+    dtype = torch.promote_types(t.dtype, torch.float32)
+    frequencies = torch.exp(torch.arange(half, device=t.device, dtype=dtype) * (-math.log(10_000.0) / half))
+    angles = TIME_SCALE * t.to(dtype)[..., None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+@final
+class Embedding(nn.Module):
+    """The sum of the embeddings of time, label and vector.
+
+    Computed in float32 under autocast too: bfloat16 cannot tell 1000 t from 1000 t + 1.
+
+    Args:
+        width: the number of features that come out.
+        frequencies: the number of sinusoids (even).
+        classes: the number K of labels; 0 for a network without labels.
+        vector: the number D of entries of a condition vector; 0 for none.
+        learned_null: whether the table has a row K for the unknown label. Without it the unknown label adds zero, which
+            can express no less (the time's bias takes its place) and is the table of networks trained on labels only.
+    """
+
+    def __init__(
+        self, width: int, frequencies: int, classes: int = 0, vector: int = 0, learned_null: bool = True
+    ) -> None:
+        super().__init__()
+        if classes < 0 or vector < 0:
+            raise InputError(f"classes and vector count labels and entries, got {classes} and {vector}.")
+        self.frequencies, self.classes, self.vector, self.learned_null = frequencies, classes, vector, learned_null
+        self.time = perceptron(frequencies, width)
+        if classes:
+            self.table = nn.Embedding(classes + learned_null, width)
+        if vector:
+            # Entries and whether each is known: the weights of the second half are the learned null vector.
+            self.entries = perceptron(2 * vector, width)
+
+    def forward(self, x: Tensor, t: Tensor | float, cond: Cond | None = None) -> Tensor:
+        """Embed ``t`` of shape ``()`` or ``(B,)`` and ``cond`` for the state ``x`` of B rows.
+
+        Returns:
+            ``(B, width)``, or ``(1, width)`` when every row has the same: one time, and no condition.
+
+        Raises:
+            ShapeError: if time or condition does not fit the rows of ``x``.
+            InputError: if the condition is not of the kind that the network was built for.
+        """
+        t = as_time(t, x)
+        if t.dim() > 1:
+            raise ShapeError(f"this network takes one time () or one a sample (B,), got {tuple(t.shape)}.")
+        label, vector = self._parts(x, cond)
+        kind = x.device.type
+        if not torch.amp.is_autocast_available(kind):
+            return self._sum(t, label, vector)
+        with torch.autocast(kind, enabled=False):
+            return self._sum(t, label, vector)
+
+    def _sum(self, t: Tensor, label: Tensor | None, vector: Tensor | None) -> Tensor:
+        dtype = next(self.time.parameters()).dtype
+        total = self.time(sinusoids(t.reshape(-1), self.frequencies).to(dtype))
+        if self.classes:
+            total = total + self._label(label, t.device)
+        if self.vector:
+            if vector is None:
+                vector = torch.full((1, self.vector), math.nan, device=t.device)
+            known = ~vector.isnan()
+            total = total + self.entries(torch.cat([torch.where(known, vector, 0.0), known], -1).to(dtype))
+        return total
+
+    def _label(self, label: Tensor | None, device: torch.device) -> Tensor:
+        if label is None:
+            label = torch.full((1,), -1, device=device)
+        if self.learned_null:
+            return self.table(torch.where(label < 0, self.classes, label))
+        return self.table(label.clamp(min=0)) * (label >= 0)[:, None]
+
+    def _parts(self, x: Tensor, cond: Cond | None) -> tuple[Tensor | None, Tensor | None]:
+        """The label and the vector of a condition, checked against what the network was built for."""
+        if cond is None:
+            return None, None
+        if not isinstance(cond, Mapping):
+            cond = {"vector" if cond.is_floating_point() else "label": cond}
+        for name in cond:
+            if name not in ("label", "vector"):
+                raise InputError(f"this network has no condition {name!r}; {nearest(name, ('label', 'vector'))}")
+        label, vector = cond.get("label"), cond.get("vector")
+        if label is not None:
+            self._check_label(x, label)
+        if vector is not None:
+            self._check_vector(x, vector)
+        return None if label is None else label.long(), vector
+
+    def _check_label(self, x: Tensor, label: Tensor) -> None:
+        if not self.classes:
+            raise InputError("this network was built without labels, and got some; build it with classes=K.")
+        if label.is_floating_point() or label.dtype == torch.bool:
+            raise InputError(f"labels are int64, got {label.dtype}; convert them with .long().")
+        if label.shape != x.shape[:1]:
+            raise ShapeError(f"labels are one a row, {tuple(x.shape[:1])}, got {tuple(label.shape)}.")
+        # Reading the values of a tensor on an accelerator would wait for it, and would break a compiled graph.
+        if label.device.type == "cpu" and not torch.compiler.is_compiling() and len(label):
+            low, high = (int(end) for end in torch.aminmax(label))
+            if low < -1 or high >= self.classes:
+                raise InputError(
+                    f"labels must lie in 0 .. {self.classes - 1}, or be -1 for unknown; got {low} .. {high}. "
+                    f"Build the network with classes={high + 1}, or renumber the labels."
+                    if low >= -1
+                    else f"labels must lie in 0 .. {self.classes - 1}, or be -1 for unknown; got {low}. Renumber them."
+                )
+
+    def _check_vector(self, x: Tensor, vector: Tensor) -> None:
+        if not self.vector:
+            width = vector.shape[-1] if vector.dim() else 1
+            raise InputError(f"this network was built without condition vectors; build it with vector={width}.")
+        if not vector.is_floating_point():
+            raise InputError(f"condition vectors are floating numbers, got {vector.dtype}; convert with .float().")
+        if vector.shape != (x.shape[0], self.vector):
+            raise ShapeError(
+                f"condition vectors have the shape {(x.shape[0], self.vector)}, got {tuple(vector.shape)}."
+            )
+
+
+def perceptron(inside: int, width: int) -> nn.Sequential:
+    """Two layers with a SiLU between them."""
+    return nn.Sequential(nn.Linear(inside, width), nn.SiLU(), nn.Linear(width, width))

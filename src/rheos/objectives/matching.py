@@ -1,0 +1,120 @@
+r"""Flow matching: regression onto a conditional velocity, with nothing simulated.
+
+Draw data x1, noise x0 and a time t; join them by a coupling; stand at x on the path between them; ask the network for the
+velocity there, or for any quantity that determines it. The minimiser of the mean squared error is the conditional
+expectation given (x, t), which is the velocity that carries the noise to the data (Lipman et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from ..core.condition import Cond
+from ..core.errors import InputError, ShapeError, UndeterminedError, nearest
+from ..core.protocols import Coupling, Loss, Model, Quantity, Source
+from ..core.rng import Rng, Stream
+from ..couplings import Independent
+from ..dynamics import Flow
+from ..paths import QUANTITIES, Affine, as_velocity
+from .losses import Distance, Squared
+from .sources import Normal
+from .times import Times, Uniform
+from .weights import Weight
+
+
+@final
+@dataclass(frozen=True)
+class Matching:
+    """The objective of flow matching, and of diffusion as the case of another path or another predicted quantity.
+
+    Args:
+        path: how noise becomes data.
+        coupling: which noise goes with which data.
+        predict: what the network is asked for.
+        weight: how much each time counts; all alike when left out.
+        times: the density of training times.
+        loss: the distance between prediction and target.
+        source: what stands at t = 0.
+
+    Raises:
+        InputError: when a velocity is to be predicted on a schedule whose derivative is infinite.
+    """
+
+    path: Affine = Affine()
+    coupling: Coupling[Tensor] = Independent()
+    predict: Quantity = "velocity"
+    weight: Weight | None = None
+    times: Times = Uniform()
+    loss: Distance = Squared()
+    source: Source[Tensor] = Normal()
+    learned: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.predict not in QUANTITIES:
+            raise InputError(f"{self.predict!r} cannot be predicted; {nearest(str(self.predict), QUANTITIES)}")
+        if self.predict == "velocity" and not self.path.schedule.bounded:
+            raise InputError(
+                f"the velocity of {self.path.schedule} is infinite at an end, so no network can predict it; "
+                'predict "noise", "data" or "v", or take another schedule.'
+            )
+        if self.predict == "score" and not self.coupling.independent:
+            raise UndeterminedError(
+                "a score exists only for noise independent of the data; with this coupling predict the velocity, "
+                "or use couplings.Independent()."
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x1: Tensor,
+        cond: Cond | None = None,
+        rng: Rng | torch.Generator | int | None = None,
+        *,
+        x0: Tensor | None = None,
+        t: Tensor | None = None,
+        state: Any = None,
+    ) -> Loss:
+        """The loss of every row.
+
+        Args:
+            model: the network, ``model(x, t, cond)``.
+            x1: data (B, ...).
+            cond: the condition of each row.
+            rng: draws the noise and the times that are not given, a key a row.
+            x0: noise, like ``x1``.
+            t: times (B,).
+            state: unused; what other objectives keep beside the network.
+        """
+        if x0 is None or t is None:
+            if rng is None:
+                raise InputError("give an rng (an Rng, a torch.Generator or a seed) to draw the noise and the times with.")
+            drawn = self.draw(Rng.of(rng).per_row(len(x1), x1.device), x1)
+            x0, t = drawn[0] if x0 is None else x0, drawn[1] if t is None else t
+        if t.shape != x1.shape[:1]:
+            raise ShapeError(f"training times are one a row, ({len(x1)},), got {tuple(t.shape)}.")
+        if not self.coupling.independent:
+            keys = None if rng is None else Rng.of(rng).fold(Stream.COUPLING)
+            pairs = self.coupling(x0, x1, cond, keys)
+            x0, x1 = pairs.x0, pairs.x1
+        sample = self.path.sample(x0, x1, t)
+        target = sample.target if self.predict == "velocity" else self.path.target(self.predict, x0, x1, t)
+        prediction = model(sample.x, t) if cond is None else model(sample.x, t, cond)
+        if prediction.shape != target.shape:
+            raise ShapeError(f"the network must return the state's shape {tuple(target.shape)}, got {tuple(prediction.shape)}.")
+        rows = self.loss(prediction, target)
+        return Loss(rows if self.weight is None else rows * self.weight(self.path, t, self.predict).to(rows.dtype))
+
+    def draw(self, rng: Rng, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise like ``like`` and times, for the rows of ``rng``."""
+        return self.source(rng.fold(Stream.SOURCE), like), self.times(rng.fold(Stream.TIME))
+
+    def dynamics(self, network: Model) -> Flow:
+        """The flow of the velocity that the trained network stands for."""
+        known = None if self.predict == "velocity" else lambda t: self.path.determined(t, self.predict)
+        gaussian = self.coupling.independent and isinstance(self.source, Normal)
+        return Flow(as_velocity(network, self.path, self.predict), gaussian, known)
