@@ -13,10 +13,14 @@ from .condition import Cond
 from .errors import InputError, RheosError
 from .protocols import Dynamics, Memory, Model, S, Solver, Step, over
 from .rng import Rng, Stream
-from .tree import batch
+from .tree import batch, leaves
 
 MAX_ATTEMPTS = 10_000
 """Attempts an adaptive solver may make between two grid points before the loop gives up."""
+
+MAX_STALLED = 100
+"""Attempts in a row that may bring the slowest sample no further. A step shrinks tenfold in a few, so this is not
+patience but the sign of a dynamics that is not finite."""
 
 
 @final
@@ -97,22 +101,23 @@ def walk(
     check_grid(grid)
     if cond is not None:
         dynamics = dynamics.over(lambda model: Conditioned(model, cond))
-    keys = None if rng is None else Rng.of(rng).per_row(batch(x)).fold(Stream.STEP)
+    keys = None if rng is None else Rng.of(rng).per_row(batch(x), leaves(x)[0].device).fold(Stream.STEP)
     step = Step(x, grid[0], solver.start(dynamics, x, grid) if memory is None else memory)
     yield step
     for n, target in enumerate(grid.unbind()[1:]):
         noise = None if keys is None else keys.fold(n)
         step = solver.step(dynamics, step.x, step.t, target, step.memory, noise)
         if solver.adaptive:
-            attempts = 1
-            while bool((step.t != target).any()):
-                if attempts == MAX_ATTEMPTS:
+            attempts, stalled, left = 1, 0, _left(step, target)
+            while left:
+                if attempts == MAX_ATTEMPTS or stalled == MAX_STALLED:
                     raise RheosError(
-                        f"the adaptive solver made {MAX_ATTEMPTS} attempts and stands at t = {float(step.t.min()):.6g}, "
-                        f"short of {float(target):.6g}; the dynamics is too stiff for its tolerances, or not finite."
+                        f"the adaptive solver made {attempts} attempts and still lacks {left:.6g} of the way to t = "
+                        f"{float(target):.6g}; the dynamics is too stiff for its tolerances, or not finite."
                     )
                 step = solver.step(dynamics, step.x, step.t, target, step.memory, noise)
-                attempts += 1
+                attempts, before, left = attempts + 1, left, _left(step, target)
+                stalled = stalled + 1 if left == before else 0
         yield step
 
 
@@ -130,12 +135,18 @@ def integrate(
     """Drain :func:`walk` into a :class:`Solution`. The grid may run backward. Grad mode is left as it is."""
     evaluations, passes = [0], [0]
     counted = dynamics.over(lambda model: Counted(over(model, lambda inner: Counted(inner, passes)), evaluations))
-    states: list[S] = []
-    step = Step(x, grid[0])
-    for step in walk(solver, counted, x, grid, cond, rng, memory):
+    steps = walk(solver, counted, x, grid, cond, rng, memory)
+    step = next(steps)
+    states = [step.x]
+    for step in steps:
         if trajectory:
             states.append(step.x)
     return Solution(step.x, evaluations[0], passes[0], step.memory, tuple(states) if trajectory else None, step.error)
+
+
+def _left(step: Step[Any], target: Tensor) -> float:
+    """How much time the slowest sample still lacks. This is where the host waits, once an attempt."""
+    return float((target - step.t).abs().max())
 
 
 def check_grid(grid: Tensor) -> None:

@@ -1,8 +1,8 @@
 """The nouns of rheos as protocols, and the small values that pass between them.
 
-The idea behind all of it: *evaluating is not moving*. ``rate`` is one evaluation of a network; ``move`` carries the state
-along a rate that is held. A solver combines rates and asks for moves, so that no solver is written twice: Euler on a
-flow is Euler, on a diffusion Euler-Maruyama, on a jump process tau-leaping.
+The idea behind all of it: *evaluating is not moving*. ``rate`` is one evaluation of a network; ``move`` carries the
+state along a rate that is held. A solver combines rates and asks for moves, so that no solver is written twice:
+Euler on a flow is Euler, on a diffusion Euler-Maruyama, on a jump process tau-leaping.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Solver(ABC, Generic[S]):
     def step(
         self, dynamics: Dynamics[S], x: S, t: Tensor, s: Tensor, memory: Memory = (), rng: Rng | None = None
     ) -> Step[S]:
-        """Carry ``x`` from ``t`` to ``s``. An adaptive solver may stop short; the returned time says how far it came."""
+        """Carry ``x`` from ``t`` to ``s``. An adaptive solver may stop short; the returned time says how far it
+        came."""
 
 
 class PathSample(NamedTuple, Generic[S]):
@@ -106,7 +107,8 @@ class Path(Protocol[S]):
 
 
 class Pairs(NamedTuple, Generic[S]):
-    """Noise and data joined row by row: ``x0 = noise[i]``, ``x1 = data[j]``; ``gap`` bounds the distance to the optimum."""
+    """Noise and data joined row by row: ``x0 = noise[i]``, ``x1 = data[j]``; ``gap`` bounds the distance to the
+    optimum."""
 
     x0: S
     x1: S
@@ -116,10 +118,10 @@ class Pairs(NamedTuple, Generic[S]):
 
 
 class Coupling(Protocol[S]):
-    """Which noise goes with which data. ``independent`` is False once they depend on one another: then there is no score."""
+    """Which noise goes with which data. ``independent`` is False once they depend on one another: then there is no
+    score."""
 
-    @property
-    def independent(self) -> bool: ...
+    independent: ClassVar[bool]
 
     def __call__(self, x0: S, x1: S, cond: Cond | None = None, rng: Rng | None = None) -> Pairs[S]: ...
 
@@ -130,7 +132,8 @@ class Source(Protocol[S]):
     def __call__(self, rng: Rng, like: S) -> S: ...
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """Which datum and which noise key stand in each row of a batch: 16 bytes a row. Both int64 ``(B,)``."""
 
     index: Tensor
@@ -138,7 +141,8 @@ class Draw(NamedTuple):
 
 
 class Order(Protocol):
-    """A function from global rows (``step * global_batch + place``) to draws; computed anywhere, resumable from the step."""
+    """A function from global rows (``step * global_batch + place``) to draws; computed anywhere, resumable from the
+    step."""
 
     def __call__(self, seed: int, rows: Tensor) -> Draw: ...
 
@@ -173,6 +177,10 @@ class Objective(Protocol[S]):
 
     def draw(self, rng: Rng, like: S) -> tuple[S, Tensor]:
         """The noise and the times of these rows; the trainer draws them for many steps at once."""
+        ...
+
+    def prior(self, rng: Rng, like: S) -> S:
+        """The states that sampling starts from, for the rows of ``rng``."""
         ...
 
     def dynamics(self, network: Model) -> Dynamics[S]:

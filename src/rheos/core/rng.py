@@ -1,10 +1,11 @@
 """Randomness without state: a counter hash with one key a row.
 
 Noise for row ``i`` is a function of ``(seed, i)`` and of the streams folded in, and of nothing else: not of the batch
-size, the number of processes, the order of calls, or any generator. Draw ``n`` of a key is ``mix(key + (n + 1) * golden)``
-in wrapping 64-bit integers: the Weyl sequence of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
-number generators") under a mixer of the same kind, "xor the high half into the low half, multiply", four times over. All its
-shifts are by 32, because halves of a word can be read in place, while PyTorch shifts 64-bit words ten times slower.
+size, the number of processes, the order of calls, or any generator. Draw ``n`` of a key is ``mix(key + (n + 1) *
+golden)`` in wrapping 64-bit integers: the Weyl sequence of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable
+pseudorandom number generators") under a mixer of the same kind, "xor the high half into the low half, multiply",
+four times over. All its shifts are by 32, because halves of a word can be read in place, while PyTorch shifts 64-bit
+words ten times slower.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Rng:
         row: for keys a row, the global row numbers ``(B,)``; stratified times read them. Counted from 0 when left out.
     """
 
-    __slots__ = ("_base", "_salt", "_row")
+    __slots__ = ("_base", "_row", "_salt")
 
     def __init__(self, seed: int | Tensor = 0, row: Tensor | None = None) -> None:
         if isinstance(seed, Tensor):
@@ -85,7 +86,8 @@ class Rng:
         return _mix(self._base ^ _signed(self._salt)) if self._salt else self._base
 
     def fold(self, k: int | Tensor) -> Rng:
-        """Another key (or keys), a function of this one and of ``k``: an integer, or an int64 tensor with one entry a row."""
+        """Another key (or keys), a function of this one and of ``k``: an integer, or an int64 tensor with one entry
+        a row."""
         out = object.__new__(Rng)
         out._row = self._row
         if isinstance(k, Tensor):
@@ -123,7 +125,7 @@ class Rng:
         device = stream.device if isinstance(stream, Tensor) else None
         steps = torch.arange(1, count + 1, device=device) * _signed(_GOLDEN)
         words = _mix_(steps + stream if not isinstance(stream, Tensor) else steps + stream[:, None])
-        return words.reshape(*words.shape[:-1], *shape)
+        return words.reshape((*words.shape[:-1], *shape))
 
     def uniform(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Uniform numbers in the open interval (0, 1), of shape ``shape`` with the rows in front."""
@@ -149,7 +151,7 @@ class Rng:
             turn = words[..., _LOW].to(torch.float32).mul_(math.pi * 2.0**-31)
         radius = radius.log_().mul_(-2.0).sqrt_()
         out = torch.cat([turn.cos().mul_(radius), turn.sin_().mul_(radius)], -1)[..., :count]
-        out = out.reshape(*out.shape[:-1], *shape)
+        out = out.reshape((*out.shape[:-1], *shape))
         return out if out.dtype == dtype else out.to(dtype)
 
     def permutation(self, count: int) -> Tensor:
@@ -188,7 +190,7 @@ def _mix_(word: Tensor) -> Tensor:
 
 def _halves(word: Tensor) -> Tensor:
     """The two 32-bit halves of each word, ``(..., 2)``, sharing its memory."""
-    return word.view(torch.int32).view(*word.shape, 2)
+    return word.unsqueeze(-1).view(torch.int32)
 
 
 def _unit64(word: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Time: 0 is noise, 1 is data, in float32 or wider.
 
-A time's shape is a prefix of the state's: ``()`` for one clock, ``(B,)`` for a clock a sample, ``(B, L)`` for a clock an
-element. Broadcasting would align shapes from the right instead, and be silently wrong whenever the batch size equals a
-data size; so :func:`expand` is the only place that adds axes to a time.
+A time's shape is a prefix of the state's: ``()`` for one clock, ``(B,)`` for a clock a sample, ``(B, L)`` for a
+clock an element. Broadcasting would align shapes from the right instead, and be silently wrong whenever the batch
+size equals a data size; so :func:`expand` is the only place that adds axes to a time.
 """
 
 from __future__ import annotations

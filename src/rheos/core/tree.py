@@ -1,4 +1,5 @@
-"""States and rates as trees: a tensor, or a tuple of trees (a pair of positions and log-densities, an image with its text).
+"""States and rates as trees: a tensor, or a tuple of trees (a pair of positions and log-densities, an image with its
+text).
 
 Solvers combine rates and nothing else, so these few functions are all the algebra they need.
 """
@@ -21,7 +22,8 @@ def leaves(tree: Tree) -> list[Tensor]:
     """The tensors of a tree, from left to right."""
     if isinstance(tree, tuple):
         return [leaf for part in tree for leaf in leaves(part)]
-    values = getattr(tree, "values", tree)
+    # A tensor has a method of the name that a Ragged gives its elements.
+    values = tree if isinstance(tree, Tensor) else getattr(tree, "values", None)
     return [values] if isinstance(values, Tensor) else []
 
 
@@ -44,8 +46,8 @@ def combine(weights: Sequence[float | Tensor], rates: Sequence[Tree]) -> Tree:
     total = None
     for weight, rate in zip(weights, rates, strict=True):
         if isinstance(weight, Tensor):
-            term = rate * (expand(weight, rate) if weight.dim() else weight)
-            total = term if total is None else total + term
+            weight = expand(weight, rate)
+            total = rate * weight if total is None else torch.addcmul(total, rate, weight)
         elif weight == 0.0:
             continue
         elif total is None:

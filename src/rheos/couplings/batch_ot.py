@@ -39,8 +39,8 @@ class BatchOT:
             raise ShapeError(f"noise and data must have one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}.")
         if cond is not None:
             warnings.warn(
-                "optimal transport within a batch ignores the condition: it ties noise to labels, and conditional samples "
-                "suffer. Use couplings.Independent(), or train without labels.",
+                "optimal transport within a batch ignores the condition: it ties noise to labels, and conditional "
+                "samples suffer. Use couplings.Independent(), or train without labels.",
                 stacklevel=2,
             )
         cost = torch.cdist(x1.detach().flatten(1).double(), x0.detach().flatten(1).double()).square_()

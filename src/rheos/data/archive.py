@@ -1,7 +1,8 @@
 """Zip files that strangers made.
 
 Nothing is ever unpacked to disk: members are read one at a time, each no longer than the directory says. What the
-directory says is checked first: no name may leave the archive, no member may be a link, and the sizes must be those of images.
+directory says is checked first: no name may leave the archive, no member may be a link, and the sizes must be those of
+images.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TOTAL_LIMIT = 1 << 40
 """Bytes that all unpacked members may have together (1 TiB)."""
 
 RATIO_LIMIT = 200
-"""How many times larger than the archive its unpacked members may be; images hardly shrink, bombs shrink a thousandfold."""
+"""How many times larger than the archive its unpacked members may be. Images hardly shrink, bombs do a thousandfold."""
 
 HARMLESS = 1 << 24
 """Bytes of unpacked members (16 MiB) below which the ratio does not matter: blank bitmaps shrink well."""
@@ -76,7 +77,8 @@ def inspect(path: Path, member_limit: int = MEMBER_LIMIT) -> list[zipfile.ZipInf
     if total > TOTAL_LIMIT or (total > HARMLESS and total > RATIO_LIMIT * packed):
         raise DataError(
             f"{path} is refused: its {packed} bytes would unpack to {total}, as only a zip bomb does "
-            f"(the limits are {RATIO_LIMIT} times its size and {TOTAL_LIMIT} bytes); unpack it yourself and give the folder."
+            f"(the limits are {RATIO_LIMIT} times its size and {TOTAL_LIMIT} bytes); if you trust it, unpack it and "
+            f"give the folder."
         )
     return members
 

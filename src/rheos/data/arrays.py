@@ -1,18 +1,19 @@
 """Images stored as arrays, in ``.npz`` and ``.npy`` files.
 
-Three layouts are read: ``(N, H, W)``, ``(N, H, W, C)`` and ``(N, C, H, W)``, with C one of 1, 3, 4 (where both axes could be
-C it is the last). Bytes are 0 to 255; floating numbers lie in [0, 1] or [-1, 1], and the first is taken when both hold.
+Three layouts are read: ``(N, H, W)``, ``(N, H, W, C)`` and ``(N, C, H, W)``, with C one of 1, 3, 4 (where both axes
+could be C it is the last). Bytes are 0 to 255; floating numbers lie in [0, 1] or [-1, 1], and the first is taken when
+both hold.
 """
 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,17 +49,16 @@ def read_npz(path: Path) -> Stored:
         with np.load(path, allow_pickle=False) as file:
             key = next((key for key in IMAGE_KEYS if key in file), None)
             key = key or next((key for key in file if np.ndim(file[key]) in (3, 4)), None)
-            if key is None:
-                raise DataError(f"{path} has no array of images (3 or 4 axes); its keys are {', '.join(file) or 'none'}.")
-            values, label_key = file[key], next((key for key in LABEL_KEYS if key in file), None)
-            labels = None if label_key is None else file[label_key]
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
+            label_key = next((key for key in LABEL_KEYS if key in file), None)
+            held, keys = {name: file[name] for name in (key, label_key) if name}, list(file)
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise _unreadable(path, error) from error
-    where = f"{path}, key {key!r}"
-    pixels = to_bytes(values, where)
-    return Stored(pixels, *((None, ()) if labels is None else number_labels(labels, len(pixels), f"{path}, {label_key!r}")))
+    if key is None:
+        raise DataError(f"{path} has no array of images (3 or 4 axes); its keys are {', '.join(keys) or 'none'}.")
+    pixels = to_bytes(held[key], f"{path}, key {key!r}")
+    if label_key is None:
+        return Stored(pixels, None, ())
+    return Stored(pixels, *number_labels(held[label_key], len(pixels), f"{path}, key {label_key!r}"))
 
 
 def read_npy(path: Path) -> Stored:
@@ -99,17 +99,14 @@ def to_bytes(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
     raise DataError(f"{where}: images are uint8, other integers or floating numbers, got {values.dtype}.")
 
 
-def fingerprint_parts(stored: Stored) -> list[bytes]:
-    """What identifies stored images: their shape and bytes."""
-    return [str(stored.pixels.shape).encode(), np.ascontiguousarray(stored.pixels).tobytes()]
-
-
 def _from_integers(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
     least, most = values.min(), values.max()
     if least < 0 or most > 255:
         raise DataError(f"{where}: integer pixels run from 0 to 255, got {least} to {most}; rescale and save as uint8.")
     if most <= 1:
-        raise DataError(f"{where}: all pixels are 0 or 1 of 255, which is black; multiply by 255, or save as bool or float.")
+        raise DataError(
+            f"{where}: all pixels are 0 or 1 of 255, which is black; multiply by 255, or save as bool or float."
+        )
     return values.astype(np.uint8)
 
 
@@ -128,8 +125,3 @@ def _from_floats(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} cannot be read as an array ({str(error).splitlines()[0] if str(error) else error!r}).")
-
-
-def as_tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """Bytes ``(N, H, W, C)`` as a tensor ``(N, C, H, W)``."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))

@@ -1,8 +1,8 @@
 """From the bytes of an image file to ``(C, size, size)`` bytes of pixels.
 
-In this order: the file's orientation is respected, 16-bit grey is brought to 8 bits, transparency is laid on white, colours
-become grey or RGB, the largest central square is cut out and resampled by Lanczos's filter (which smooths when it shrinks). An image of the right
-size passes through unchanged.
+In this order: the file's orientation is respected, 16-bit grey is brought to 8 bits, transparency is laid on white,
+colours become grey or RGB, the largest central square is cut out and resampled by Lanczos's filter (which smooths when
+it shrinks). An image of the right size passes through unchanged.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def fit(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
     image = image.convert("L" if channels == 1 else "RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    return np.ascontiguousarray(np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1))
+    # Cut first: given a box, Pillow's filter would still reach for pixels outside of it.
+    image = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+    return np.ascontiguousarray(np.array(image).reshape(size, size, channels).transpose(2, 0, 1))
 
 
 def _open(file: BinaryIO) -> Image.Image:

@@ -25,7 +25,7 @@ class Folder(Source):
 
 
 def list_files(root: Path) -> list[str]:
-    """All files below ``root`` as sorted relative paths with forward slashes. A link back to a parent is followed once."""
+    """All files below ``root`` as sorted relative paths with forward slashes. No folder is entered twice."""
     found: list[str] = []
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):

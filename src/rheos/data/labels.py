@@ -21,13 +21,14 @@ def number_labels(values: NDArray[Any], count: int, where: str) -> tuple[Tensor,
     Integers stand for themselves, ``K`` being one more than the largest; strings are numbered in sorted order.
 
     Raises:
-        DataError: if there is not one label an image, or a label is no class: negative, fractional, or beyond the limit.
+        DataError: if there is not one label an image, or one is no class: negative, fractional, or beyond the limit.
     """
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.shape != (count,):
         raise DataError(
-            f"{where}: there are {count} images but labels of shape {values.shape}; give one whole number or name an image."
+            f"{where}: there are {count} images but labels of shape {values.shape}; give one whole number "
+            f"or one name an image."
         )
     if values.dtype.kind in "USO":
         names, numbers = np.unique(values.astype(str), return_inverse=True)

@@ -2,8 +2,8 @@ r"""Mixtures of Gaussians, whose density, score and velocity are exact on every 
 
 If x1 is normal(m, S) and x0 standard normal, then ``x = alpha*x1 + sigma*x0`` is normal(alpha*m, C) with
 ``C = alpha**2*S + sigma**2*I``, and given x the expectations are ``x1 = m + alpha*S*C^-1*(x - alpha*m)`` and
-``x0 = sigma*C^-1*(x - alpha*m)``. A mixture averages them by the posterior weight of each component. In the eigenbasis of
-S all of it is diagonal, at every time.
+``x0 = sigma*C^-1*(x - alpha*m)``. A mixture averages them by the posterior weight of each component. In the
+eigenbasis of S all of it is diagonal, at every time.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class GaussianMixture:
         return torch.logsumexp(self._joint(offset, variance), -1)
 
     def velocity(self, path: Affine) -> Callable[..., Tensor]:
-        """The exact velocity of the path from standard normal noise to this mixture, as ``velocity(x, t, cond=None)``."""
+        """The exact velocity of the path from standard normal noise to this mixture, as ``velocity(x, t,
+        cond=None)``."""
 
         def field(x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
             frame = path.schedule.frame(as_time(t, x).to(x.dtype))

@@ -1,7 +1,7 @@
-"""The order in which data are met: row r of a run belongs to epoch ``r // count``, and is datum ``pi(r % count)`` of it.
+"""The order in which data are met: row r of a run belongs to epoch ``r // count``, and is its datum ``pi(r % count)``.
 
-``pi`` is the epoch's own permutation, a function of (seed, epoch). So a batch is known from its row numbers alone: on any
-process, at any step, with nothing to remember between steps and nothing to save for a resume.
+``pi`` is the epoch's own permutation, a function of (seed, epoch). So a batch is known from its row numbers alone: on
+any process, at any step, with nothing to remember between steps and nothing to save for a resume.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Shuffled:
             rows: global row numbers, int64 ``(B,)``; they may span any epochs, in any order.
 
         Returns:
-            ``index`` in ``0 .. count-1`` and ``key``, both int64 ``(B,)``. A key is a function of (seed, row) only, so a
-            datum meets new noise each epoch.
+            ``index`` in ``0 .. count-1`` and ``key``, both int64 ``(B,)``. A key is a function of (seed, row) only, so
+            a datum meets new noise each epoch.
 
         Raises:
             InputError: if the rows are not int64, or one is negative.

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rheos.core import DataError, MissingExtraError
@@ -31,8 +30,9 @@ class Parquet(Source):
     """The rows of Parquet files, in the files' order.
 
     The image column holds bytes, or structs with a field ``bytes``. A column named ``label`` (``labels``, ``class``,
-    ``fine_label``, ``y``, ``target``) of integers or strings gives labels; Hugging Face's class names are read where they are
-    stored. Row groups are read whole and the last four kept, so a set too large for memory is best written with small ones.
+    ``fine_label``, ``y``, ``target``) of integers or strings gives labels; Hugging Face's class names are read where
+    they are stored. Row groups are read whole and the last four kept, so a set too large for memory is best written
+    with small ones.
 
     Raises:
         MissingExtraError: if pyarrow is not installed.
@@ -47,7 +47,7 @@ class Parquet(Source):
         self._fresh()
         names: list[str] = []
         labels: list[Any] = []
-        schema = None
+        schema, label = None, None
         for part in parts:
             try:
                 file = reader.ParquetFile(part)
@@ -62,17 +62,19 @@ class Parquet(Source):
                 for group in range(file.num_row_groups):
                     self._starts.append(len(names))
                     self._groups.append((part, group))
-                    names += [f"{part.name}[{len(names) + row}]" for row in range(file.metadata.row_group(group).num_rows)]
+                    names += [
+                        f"{part.name}[{len(names) + row}]" for row in range(file.metadata.row_group(group).num_rows)
+                    ]
                 if label:
                     labels += file.read(columns=[label], use_threads=False).column(label).to_pylist()
         self.names = names
-        self.labels, self.classes = _labels(labels, schema, label, str(parts[0])) if schema and label else (None, ())
+        self.labels, self.classes = _labels(labels, schema, label, str(parts[0])) if label and labels else (None, ())
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        vars(self).update(state)
         self._fresh()
 
     def open(self, entry: int) -> BinaryIO:
@@ -123,7 +125,9 @@ def _image_column(schema: Any, part: Path) -> str:
     if len(found) == 1 or named:
         return (named or found)[0]
     if found:
-        raise DataError(f"{part} has {len(found)} columns of bytes ({', '.join(found)}); name the one with images 'image'.")
+        raise DataError(
+            f"{part} has {len(found)} columns of bytes ({', '.join(found)}); name the one with images 'image'."
+        )
     raise DataError(
         f"{part} has no column of images: expected bytes, or structs with a field 'bytes', got "
         f"{', '.join(f'{field.name} ({field.type})' for field in schema)}."
@@ -139,8 +143,8 @@ def _labels(values: list[Any], schema: Any, column: str, where: str) -> tuple[Te
     if missing:
         raise DataError(f"{where} has {missing} rows without a label in column {column!r}; fill or remove them.")
     labels, classes = number_labels(np.asarray(values), len(values), f"{where}, column {column!r}")
-    names = _hub_names(schema, column)
-    return labels, names if len(names) >= len(classes) and labels.dtype == torch.int64 else classes
+    names = () if isinstance(values[0], str) else _hub_names(schema, column)
+    return labels, names if len(names) >= len(classes) else classes
 
 
 def _hub_names(schema: Any, column: str) -> tuple[str, ...]:

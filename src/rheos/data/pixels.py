@@ -1,4 +1,4 @@
-"""Pixels as bytes and as numbers: byte b is ``b / 127.5 - 1`` in [-1, 1], so that mid-grey is 0 and the way back is exact."""
+"""Pixels as bytes and as numbers: byte b is ``b / 127.5 - 1`` in [-1, 1], and the way back is exact."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def flip(x: Tensor, rng: Rng) -> Tensor:
-    """Mirror each image ``(B, C, H, W)`` left to right with probability one half, by the row's own key (stream ``AUGMENT``)."""
+    """Mirror each image ``(B, C, H, W)`` left to right with probability 1/2, by the row's key (stream ``AUGMENT``)."""
     mirrored = rng.per_row(len(x), x.device).fold(Stream.AUGMENT).bits() < 0
     return torch.where(expand(mirrored, x), x.flip(-1), x)

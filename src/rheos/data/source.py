@@ -1,8 +1,8 @@
-"""Where encoded images lie: named entries that can be opened by number, in an order that the file system has no say in."""
+"""Where encoded images lie: named entries, opened by number, in an order in which the file system has no say."""
 
 from __future__ import annotations
 
-import os
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -58,7 +58,9 @@ def by_folder(names: Sequence[str], where: str) -> tuple[Tensor | None, tuple[st
         DataError: if some images lie in class folders and others beside these.
     """
     folders = [tuple(name.split("/")[:-1]) for name in names]
-    depth = len(os.path.commonprefix(folders))
+    # What the first and the last in sorted order share, all share.
+    ends = zip(min(folders, default=()), max(folders, default=()), strict=False)
+    depth = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
     top = [folder[depth] if len(folder) > depth else None for folder in folders]
     classes = tuple(sorted({name for name in top if name is not None}))
     if not classes:

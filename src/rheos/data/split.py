@@ -12,8 +12,8 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """The indices to train on and those held out, both ascending int64.
 
     A datum's side does not depend on ``count``, so it keeps its side when the data grow. The number held out is
-    therefore ``count * fraction`` give or take its square root, and at least one on either side: where the hash leaves a
-    side empty, the datum nearest to it goes there.
+    therefore ``count * fraction`` give or take its square root, and at least one on either side: where the hash leaves
+    a side empty, the datum nearest to it goes there.
 
     Args:
         count: the number of data, at least 2.
@@ -29,7 +29,7 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     if not 0 < fraction < 1:
         raise InputError(f"the held-out fraction must lie between 0 and 1, got {fraction}.")
     hashes = Rng(seed).fold(Stream.ORDER).rows(torch.arange(count)).uniform(dtype=torch.float64)
-    held = hashes < fraction
+    held = hashes > fraction
     if not held.any():
         held[hashes.argmin()] = True
     if held.all():

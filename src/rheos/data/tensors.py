@@ -20,7 +20,7 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, index: Tensor) -> tuple[Tensor, Cond | None]:
-        """The data ``index``, int64 ``(n,)``, in that order: the values ``(n, ...)``, and their condition or ``None``."""
+        """The data ``index``, int64 ``(n,)``, in that order: values ``(n, ...)``, and their condition or ``None``."""
         ...
 
 
@@ -44,7 +44,9 @@ class Tensors:
         parts = self.cond if isinstance(self.cond, Mapping) else {} if self.cond is None else {"cond": self.cond}
         for name, value in parts.items():
             if len(value) != len(self.x):
-                raise ShapeError(f"there are {len(self.x)} data but {len(value)} rows in {name!r}; give one row a datum.")
+                raise ShapeError(
+                    f"there are {len(self.x)} data but {len(value)} rows in {name!r}; give one row a datum."
+                )
 
     def __len__(self) -> int:
         return len(self.x)

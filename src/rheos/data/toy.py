@@ -30,7 +30,7 @@ def moons(n: int, rng: Rng, noise: float = 0.05) -> Tensor:
 
 
 def eight_gaussians(n: int, rng: Rng, noise: float = 0.1) -> Tensor:
-    """Eight normal distributions on a circle of radius 1, of standard deviation ``noise`` before scaling; float32 ``(n, 2)``."""
+    """Eight normal distributions of standard deviation ``noise`` on a unit circle, scaled; float32 ``(n, 2)``."""
     keys = rng.per_row(n)
     angle = (8 * keys.fold(0).uniform(dtype=torch.float32)).floor() * (math.pi / 4)
     return _finish(torch.stack([angle.cos(), angle.sin()], 1), keys, noise, 0.5)

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
 
 from ..core.errors import InputError, UndeterminedError
-from ..core.protocols import Model
+from ..core.protocols import Model, Quantity
 from ..core.rng import Rng
 from ..core.time import expand
-from ..paths.affine import Affine
+from ..schedules import Schedule
 from .flow import Flow
+
+
+class Convertible(Protocol):
+    """A path on which a velocity determines a score: :class:`rheos.paths.Affine`."""
+
+    @property
+    def schedule(self) -> Schedule: ...
+
+    def convert(self, value: Tensor, x: Tensor, t: Tensor, *, given: Quantity, want: Quantity) -> Tensor: ...
 
 
 @final
@@ -37,14 +46,14 @@ class Diffusion:
     """
 
     flow: Flow
-    path: Affine
+    path: Convertible
     diffusion: Callable[[Tensor], Tensor]
 
     def __post_init__(self) -> None:
         if not self.flow.independent:
             raise UndeterminedError(
-                "a diffusion needs a score, and a score exists only for Gaussian noise independent of the data; this flow "
-                "was trained on coupled pairs. Sample it as a flow, or train with couplings.Independent()."
+                "a diffusion needs a score, and a score exists only for Gaussian noise independent of the data; this "
+                "flow was trained on coupled pairs. Sample it as a flow, or train with couplings.Independent()."
             )
 
     def over(self, wrap: Callable[[Model], Model]) -> Diffusion:
@@ -63,7 +72,9 @@ class Diffusion:
     def move(self, x: Tensor, rate: Tensor, t: Tensor, s: Tensor, rng: Rng | None = None) -> Tensor:
         """``x + (s - t)*rate + g*sqrt(|s - t|)*normal``, with g in the middle of the step."""
         if rng is None:
-            raise InputError("a diffusion needs randomness: give integrate an rng (an Rng, a torch.Generator or a seed).")
+            raise InputError(
+                "a diffusion needs randomness: give integrate an rng (an Rng, a torch.Generator or a seed)."
+            )
         scale = self.diffusion((t + s) / 2) * (s - t).abs().sqrt()
         noise = rng.per_row(x.shape[0], x.device).normal(*x.shape[1:], dtype=x.dtype)
         return self.flow.move(x, rate, t, s) + expand(scale, x).to(x.dtype) * noise

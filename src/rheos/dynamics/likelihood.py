@@ -1,8 +1,9 @@
 r"""The density of a flow: integration of the pair (x, log p).
 
-Along a trajectory ``d log p(x_t)/dt = -div u(x_t, t)`` (Chen et al. 2018), so a datum's log-density is that of the noise
-it flows from, less the divergence met on the way. The divergence is exact, one backward pass a dimension, or Hutchinson's
-estimate ``mean of e . J e`` over fixed probes (Grathwohl et al. 2019), whose spread over the probes gives a standard error.
+Along a trajectory ``d log p(x_t)/dt = -div u(x_t, t)`` (Chen et al. 2018), so a datum's log-density is that of the
+noise it flows from, less the divergence met on the way. The divergence is exact, one backward pass a dimension, or
+Hutchinson's estimate ``mean of e . J e`` over fixed probes (Grathwohl et al. 2019), whose spread over the probes
+gives a standard error.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class WithDivergence:
                 divergence = _trace(velocity, state, differentiable)[:, None]
             else:
                 pulled = _pull(velocity, state, self.probes, differentiable)
-                divergence = (pulled * self.probes).flatten(2).sum(2).T
+                divergence = (pulled * self.probes).reshape(*pulled.shape[:2], -1).sum(2).T
         return (velocity, divergence) if differentiable else (velocity.detach(), divergence.detach())
 
     def move(
@@ -156,7 +157,7 @@ def _trace(velocity: Tensor, state: Tensor, differentiable: bool) -> Tensor:
         basis = torch.nn.functional.one_hot(axes, count).to(velocity.dtype)
         directions = basis.reshape(len(axes), 1, *state.shape[1:]).expand(len(axes), *state.shape)
         pulled = _pull(velocity, state, directions, differentiable)
-        total = total + (pulled * directions).flatten(2).sum((0, 2))
+        total = total + (pulled * directions).reshape(*pulled.shape[:2], -1).sum((0, 2))
     return total
 
 
@@ -222,5 +223,5 @@ def _summary(columns: Tensor, x: Tensor, evaluations: int) -> Likelihood:
 def _normal_log_prob(x: Tensor, scale: float | Tensor) -> Tensor:
     """Log-density (B,) of independent normal entries of standard deviation ``scale``."""
     scale = torch.as_tensor(scale, dtype=x.dtype, device=x.device)
-    z = (x / scale).flatten(1)
+    z = (x / scale).reshape(len(x), -1)
     return -0.5 * (z * z).sum(1) - z.shape[1] * (0.5 * math.log(2 * math.pi) + scale.log())

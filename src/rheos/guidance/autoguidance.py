@@ -15,8 +15,8 @@ from ..core.protocols import Model, over
 @final
 @dataclass(frozen=True)
 class Autoguidance:
-    """``u = u_weak + scale*(u - u_weak)`` (Karras et al. 2024): away from the errors that a smaller or less trained model
-    makes in the same places. Needs no condition, and keeps one where there is one.
+    """``u = u_weak + scale*(u - u_weak)`` (Karras et al. 2024): away from the errors that a smaller or less trained
+    model makes in the same places. Needs no condition, and keeps one where there is one.
 
     Args:
         weak: a velocity like the guided one, from a worse network.

@@ -20,8 +20,8 @@ from ..core.time import expand
 class ClassifierFree:
     """``u = u_null + scale*(u_cond - u_null)`` (Ho and Salimans 2022), two passes an evaluation.
 
-    Scale 1 is the conditional model itself (one pass), 0 the unconditional one; more than 1 exaggerates the condition. Works
-    on a velocity as on any quantity that is linear in it.
+    Scale 1 is the conditional model itself (one pass), 0 the unconditional one; more than 1 exaggerates the
+    condition. Works on a velocity as on any quantity that is linear in it.
     """
 
     scale: float
@@ -33,8 +33,8 @@ class ClassifierFree:
 @final
 @dataclass(frozen=True)
 class ZeroStar:
-    """CFG-Zero*: the unconditional velocity scaled by its projection ``<u_cond, u_null>/|u_null|**2`` before it is contrasted,
-    and no motion at all before ``still_until`` (Fan et al. 2025).
+    """CFG-Zero*: the unconditional velocity scaled by its projection ``<u_cond, u_null>/|u_null|**2`` before it is
+    contrasted, and no motion at all before ``still_until`` (Fan et al. 2025).
 
     Args:
         scale: as for :class:`ClassifierFree`.
@@ -80,4 +80,3 @@ def projection(onto: Tensor, value: Tensor) -> Tensor:
     square = value.square().flatten(1).sum(1)
     ratio = torch.where(square == 0, 1.0, inner / torch.where(square == 0, 1.0, square))
     return expand(ratio, value)
-

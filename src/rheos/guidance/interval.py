@@ -19,8 +19,8 @@ from ..core.time import expand
 class Interval:
     """Another guidance inside ``low <= t <= high``, and none outside (Kynkaanniemi et al. 2024).
 
-    A clock on the CPU is read, and outside the interval only the plain model is evaluated. A clock on an accelerator, or one
-    a sample, is not read: both are evaluated, and each sample takes its own.
+    A clock on the CPU is read, and outside the interval only the plain model is evaluated. A clock on an
+    accelerator, or one a sample, is not read: both are evaluated, and each sample takes its own.
 
     Args:
         guidance: what guides inside the interval.

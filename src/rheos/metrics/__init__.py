@@ -1,1 +1,41 @@
+"""Figures that say how near samples are to data, each beside its floor."""
 
+from .bits import bits_per_dimension, dequantise
+from .classifier import Classifier, class_agreement, train_classifier
+from .coverage import Manifold, manifold
+from .distances import energy_distance, median_distance, mmd, sliced_wasserstein
+from .features import FeatureExtractor, RandomFeatures, Values
+from .floor import Figure, with_floor, with_floors
+from .frechet import Moments, frechet_distance
+from .inception import Inception, InceptionNetwork, frechet_name, load_inception
+from .memorisation import Memorisation, memorisation
+from .pairwise import nearest_distance
+
+__all__ = [
+    "Classifier",
+    "FeatureExtractor",
+    "Figure",
+    "Inception",
+    "InceptionNetwork",
+    "Manifold",
+    "Memorisation",
+    "Moments",
+    "RandomFeatures",
+    "Values",
+    "bits_per_dimension",
+    "class_agreement",
+    "dequantise",
+    "energy_distance",
+    "frechet_distance",
+    "frechet_name",
+    "load_inception",
+    "manifold",
+    "median_distance",
+    "memorisation",
+    "mmd",
+    "nearest_distance",
+    "sliced_wasserstein",
+    "train_classifier",
+    "with_floor",
+    "with_floors",
+]

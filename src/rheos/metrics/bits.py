@@ -1,8 +1,9 @@
 """Bits per dimension: how many bits a model needs for one number of an image.
 
-An image holds integers ``k`` in ``0 .. levels - 1``. Dequantised as ``x = low + (high - low)(k + u) / levels`` with ``u``
-uniform on [0, 1), each integer becomes a cell of width ``w = (high - low) / levels``. Then ``log P(k) >= E_u log p(x) +
-D log w`` (Theis et al. 2016), so ``-(log p(x) + D log w) / (D log 2)`` bounds the bits from above in expectation.
+An image holds integers ``k`` in ``0 .. levels - 1``. Dequantised as ``x = low + (high - low)(k + u) / levels`` with
+``u`` uniform on [0, 1), each integer becomes a cell of width ``w = (high - low) / levels``. Then ``log P(k) >= E_u
+log p(x) + D log w`` (Theis et al. 2016), so ``-(log p(x) + D log w) / (D log 2)`` bounds the bits from above in
+expectation.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from torch import Tensor
 from ..core import InputError, Rng
 
 
-def bits_per_dimension(
-    log_prob: Tensor, dims: int, levels: int = 256, low: float = -1.0, high: float = 1.0
-) -> Tensor:
-    """Bits per dimension ``(B,)`` from the log-density of dequantised data. Uniform noise on the range gives log2(levels).
+def bits_per_dimension(log_prob: Tensor, dims: int, levels: int = 256, low: float = -1.0, high: float = 1.0) -> Tensor:
+    """Bits per dimension ``(B,)`` from the log-density of dequantised data; log2(levels) for uniform noise.
 
     Args:
         log_prob: ``(B,)``, in nats, of ``x`` itself (in the range ``low .. high``), not of the integers.

@@ -1,15 +1,15 @@
 """A small classifier, trained on the spot, that reads classes and lends its features.
 
-The network is a stem and stages of two 3x3 convolutions with batch norm; a stage halves the sides, and there are as many
-as bring the shorter side to about 4. Global average pooling gives the features ``(N, D)``, a linear layer the classes.
-Training is AdamW on a one-cycle rate with small random shifts and label smoothing; the whole of it is a function of
-``rng`` and the data (bit by bit on one machine with one number of threads).
+The network is a stem and stages of two 3x3 convolutions with batch norm; a stage halves the sides, and there are as
+many as bring the shorter side to about 4. Global average pooling gives the features ``(N, D)``, a linear layer the
+classes. Training is AdamW on a one-cycle rate with small random shifts and label smoothing; the whole of it is a
+function of ``rng`` and the data (bit by bit on one machine with one number of threads).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
@@ -122,10 +122,10 @@ class Classifier:
         except RuntimeError as error:
             raise CheckpointError(f"the weights do not fit classifier {name}; train it again. ({error})") from error
         if not name.endswith(digest(network.state_dict())):
-            raise CheckpointError(f"the weights are not those of classifier {name}: their hash differs; train it again.")
+            raise CheckpointError(f"the weights are not those of {name}: their hash differs; train it again.")
         return Classifier(network.eval(), architecture, name, accuracy)
 
-    def _apply(self, function: Any, images: Tensor) -> Tensor:
+    def _apply(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         check_images(images, self.architecture.channels, SMALLEST)
         device = self.network.head.weight.device
         return batched(function, images.to(device)).to(images.device)
@@ -171,9 +171,10 @@ def train_classifier(
         held_out: images and labels on which the accuracy is measured. Left out, a tenth of the data (at most
             :data:`MOST_HELD_OUT`) is drawn by ``rng`` and not trained on.
         data: what the data are called, for the name.
-        epochs: passes over the data. Left out, about 700 steps and at least 3 epochs, which is the time of a coffee on two cores.
+        epochs: passes over the data. Left out, as many as make about 700 steps, and at least 2.
         limit: images at most to train on, drawn by ``rng``.
-        width: channels of the stem; the features have up to four times as many. Left out, 32 for sides below 16, else 16.
+        width: channels of the stem; the features have up to four times as many. Left out, 32 for sides
+            below 16, else 16.
         batch: images a step.
         rate: the highest learning rate.
 
@@ -199,16 +200,14 @@ def train_classifier(
     architecture = Architecture(images.shape[1], classes, width or (32 if side < 16 else 16), stages)
     network = _build(architecture, int(rng.fold(Stream.WEIGHTS).key)).to(images.device)
     batch = min(batch, len(images))
-    epochs = epochs or max(3, round(700 * batch / len(images)))
+    epochs = epochs or max(2, round(700 * batch / len(images)))
     _fit(network, images.to(torch.float32), labels, rng, epochs, batch, rate)
     classifier = Classifier(network.eval(), architecture, f"cnn-{data}-{digest(network.state_dict())}", math.nan)
     accuracy = class_agreement(classifier, *held_out)
     return Classifier(network, architecture, classifier.name, accuracy)
 
 
-def _fit(
-    network: Convolutions, images: Tensor, labels: Tensor, rng: Rng, epochs: int, batch: int, rate: float
-) -> None:
+def _fit(network: Convolutions, images: Tensor, labels: Tensor, rng: Rng, epochs: int, batch: int, rate: float) -> None:
     """One cycle of AdamW; an epoch's last incomplete batch is left to the next shuffle."""
     steps = epochs * (len(images) // batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01)
@@ -230,7 +229,7 @@ def _fit(
 
 
 def shift(images: Tensor, rng: Rng) -> Tensor:
-    """Move each image ``(N, C, H, W)`` by up to a 14th of its side (at least a pixel) each way, repeating its border."""
+    """Move each image ``(N, C, H, W)`` by up to a 14th of its side, at least a pixel, repeating its border."""
     count, _, height, width = images.shape
     reach = max(1, min(height, width) // 14)
     moves = (rng.uniform(2, count).to(images.device) * (2 * reach + 1)).long() - reach
@@ -244,8 +243,7 @@ def _build(architecture: Architecture, seed: int) -> Convolutions:
     """The network with weights that are a function of ``seed``; the global generators are left as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = Convolutions(**asdict(architecture))
-    return network.to(memory_format=torch.channels_last)
+        return Convolutions(**asdict(architecture))
 
 
 def _known(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Fidelity and diversity by k-nearest-neighbour balls in a feature space.
 
-Each real point carries a ball that reaches to its k-th nearest real neighbour; the union of the balls stands for the real
-manifold. Likewise for the fakes.
+Each real point carries a ball that reaches to its k-th nearest real neighbour; the union of the balls stands for the
+real manifold. Likewise for the fakes.
 
 - *precision*: the share of fakes inside the real manifold (Kynkaanniemi et al. 2019).
 - *recall*: the share of reals inside the fake manifold (the same).
@@ -24,7 +24,7 @@ from torch import Tensor
 from .pairwise import BLOCK, neighbour_radius, pair, squared_blocks
 
 TIE = 1e-12
-"""Squared distances that differ by less than this share of the squared spread are equal; a point on a sphere is inside."""
+"""Squared distances that differ by less than this share of the largest squared norm are equal; a ball is closed."""
 
 
 @final

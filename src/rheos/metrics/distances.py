@@ -1,13 +1,14 @@
 """Distances between two distributions, each known by a cloud of points ``(N, ...)`` and ``(M, ...)``.
 
-All three are zero when the distributions are equal and only then; they differ in what they see first. Sliced Wasserstein
-sees mass in the wrong place and has the unit of the data; the energy distance sees the same without any parameter; MMD
-sees structure at the scale of its bandwidths. Everything is computed in float64. None of them depends on the order of
-the points, and each is symmetric in its arguments.
+All three are zero when the distributions are equal and only then; they differ in what they see first. Sliced
+Wasserstein sees mass in the wrong place and has the unit of the data; the energy distance sees the same without any
+parameter; MMD sees structure at the scale of its bandwidths. Everything is computed in float64. None of them depends
+on the order of the points, and each is symmetric in its arguments.
 
-A *V-statistic* averages over all pairs, a point with itself included: it is never negative, is zero for two equal clouds,
-and lies above the truth by something of order 1/N. A *U-statistic* leaves these pairs out: its expectation is the truth,
-and so it may be negative. The V-statistic is the default, because its bias is the floor that stands beside every figure.
+A *V-statistic* averages over all pairs, a point with itself included: it is never negative, is zero for two equal
+clouds, and lies above the truth by something of order 1/N. A *U-statistic* leaves these pairs out: its expectation is
+the truth, and so it may be negative. The V-statistic is the default, because its bias is the floor that stands beside
+every figure.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def sliced_wasserstein(
 
     ``SW_p = (mean over directions u of W_p(u.x, u.y)^p)^(1/p)``, directions uniform on the sphere. In one dimension
     ``W_p^p`` is the integral of ``|F^-1 - G^-1|^p`` over the levels, exact for clouds of unequal sizes too. A shift by
-    ``c`` in D dimensions gives ``|c| / sqrt(D)`` for p = 2, in expectation over the directions; in one dimension it gives
-    ``|c|`` exactly.
+    ``c`` in D dimensions gives ``|c| / sqrt(D)`` for p = 2, in expectation over the directions; in one dimension it
+    gives ``|c|`` exactly.
 
     Args:
         x: points ``(N, ...)``.

@@ -2,14 +2,15 @@
 
 A figure is only as comparable as its features, so every extractor has a name that says which one it is, with a hash of
 its weights, and the figure carries it: ``Frechet distance (cnn-digits-1f3a09bc)``. It is called FID only on the FID
-Inception network. In order of preference: a user's Inception weights; a classifier trained on the labels at hand; and with
-no labels a fixed network of random weights, which knows nothing of the classes but sees local structure (Naeem et al. 2020
-recommend it for images far from ImageNet). For vectors, the values themselves.
+Inception network. In order of preference: a user's Inception weights; a classifier trained on the labels at hand; and
+with no labels a fixed network of random weights, which knows nothing of the classes but sees local structure (Naeem
+et al. 2020 recommend it for images far from ImageNet). For vectors, the values themselves.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Protocol, final
 
@@ -47,9 +48,9 @@ class Values:
 class RandomFeatures:
     """A fixed convolutional network with random weights, for images without labels. Named ``random-cnn-<hash>``.
 
-    Three 3x3 convolutions (He initialisation, ReLU, each but the last followed by 2x2 average pooling); the features are
-    the mean and the standard deviation of each channel of the last one over the image, ``(N, 2 * width)``. The Frechet
-    distance on them ranks models of one data set; its size means nothing beyond its floor.
+    Three 3x3 convolutions (He initialisation, ReLU, each but the last followed by 2x2 average pooling); the features
+    are the mean and the standard deviation of each channel of the last one over the image, ``(N, 2 * width)``. The
+    Frechet distance on them ranks models of one data set; its size means nothing beyond its floor.
 
     Args:
         channels: of the images.
@@ -65,7 +66,7 @@ class RandomFeatures:
         sizes = (channels, width // 4, width // 2, width)
         self._weights = [
             rng.fold(layer).normal(out, into, 3, 3) * (2.0 / (9 * into)) ** 0.5
-            for layer, (into, out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+            for layer, (into, out) in enumerate(itertools.pairwise(sizes))
         ]
         self.name = f"random-cnn-{digest({str(i): weight for i, weight in enumerate(self._weights)})}"
 

@@ -1,13 +1,13 @@
 """Every figure stands beside its floor: the same measure between two disjoint halves of real data.
 
-Estimates from finite samples are not zero for equal distributions, and their bias depends on the sizes. So value and floor
-are taken at equal sizes against one reference. The real data are shuffled and cut into a *reference* half and an *other*
-half; with ``m = min(size of the other half, number of fakes)``
+Estimates from finite samples are not zero for equal distributions, and their bias depends on the sizes. So value and
+floor are taken at equal sizes against one reference. The real data are shuffled and cut into a *reference* half and
+an *other* half; with ``m = min(size of the other half, number of fakes)``
 
     value = measure(reference, m fakes),      floor = measure(reference, m of the other half).
 
-A perfect generator's value and floor have one law. The cost is that the value sees half of the real data; call the measure
-itself for a figure at full size, which then has no floor of its own.
+A perfect generator's value and floor have one law. The cost is that the value sees half of the real data; call the
+measure itself for a figure at full size, which then has no floor of its own.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
 2017); on those of anything else it bears that extractor's name.
 
 ``tr (A B)^(1/2)`` is the sum of the singular values of ``A^(1/2) B^(1/2)``. With the symmetric decompositions
-``A = U diag(a) U'`` and ``B = V diag(b) V'`` these are the singular values of ``diag(sqrt a) U' V diag(sqrt b)``. No square
-root of a non-symmetric matrix is taken, and directions of zero variance are left out, so that fewer samples than
-dimensions are no special case. (The eigenvalues of ``A^(1/2) B A^(1/2)`` are the same numbers squared: taking their roots
-would turn rounding of 1e-16 into 1e-8.)
+``A = U diag(a) U'`` and ``B = V diag(b) V'`` these are the singular values of ``diag(sqrt a) U' V diag(sqrt b)``. No
+square root of a non-symmetric matrix is taken, and directions of zero variance are left out, so that fewer samples
+than dimensions are no special case. (The eigenvalues of ``A^(1/2) B A^(1/2)`` are the same numbers squared: taking
+their roots would turn rounding of 1e-16 into 1e-8.)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Does a generator copy its training data? Held-out data say how near to it an honest sample lies.
 
-Let ``d(x)`` be the distance of ``x`` to the nearest training example. Held-out data are drawn from the same distribution
-and cannot have been copied, so the distances of honest samples have the same law as theirs; copies lie nearer. Both are
-measured against the same training set, hence its size does not matter. (Meehan et al. 2020 test the same null hypothesis
-with a rank statistic; quantiles are kept here because a user can read them.)
+Let ``d(x)`` be the distance of ``x`` to the nearest training example. Held-out data are drawn from the same
+distribution and cannot have been copied, so the distances of honest samples have the same law as theirs; copies lie
+nearer. Both are measured against the same training set, hence its size does not matter. (Meehan et al. 2020 test the
+same null hypothesis with a rank statistic; quantiles are kept here because a user can read them.)
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def memorisation(samples: Tensor, training: Tensor, held_out: Tensor) -> Memoris
     """Compare the distances ``samples -> training`` with ``held_out -> training``, in whatever space the points are.
 
     The standard errors are free of the distribution: when both sides follow one law, the share of N samples below the
-    q-quantile of M held-out distances has variance ``q(1 - q)(1/N + 1/M)``. So a ratio of .9 on 50 points is not flagged,
-    the same ratio on 5,000 is.
+    q-quantile of M held-out distances has variance ``q(1 - q)(1/N + 1/M)``. So a ratio of .9 on 50 points is not
+    flagged, the same ratio on 5,000 is.
 
     Args:
         samples: ``(N, ...)``.

@@ -1,8 +1,8 @@
 """Distances between all pairs of two clouds, a block of rows at a time.
 
-``|x - y|^2 = |x|^2 + |y|^2 - 2 x.y`` turns all pairs into one matrix product. It cancels where ``x`` and ``y`` are close,
-so it runs in float64 on clouds whose common centre was moved to the origin: the error of a squared distance is then some
-1e-16 of the squared spread, whatever the data's offset. Where a small distance itself is the answer
+``|x - y|^2 = |x|^2 + |y|^2 - 2 x.y`` turns all pairs into one matrix product. It cancels where ``x`` and ``y`` are
+close, so it runs in float64 on clouds whose common centre was moved to the origin: the error of a squared distance is
+then some 1e-16 of the squared spread, whatever the data's offset. Where a small distance itself is the answer
 (:func:`nearest_distance`), the neighbour is found so and its distance is then computed by subtraction.
 
 Memory is bounded by :data:`BLOCK` numbers, so 10,000 by 10,000 points need no 800 MB matrix.
@@ -33,7 +33,7 @@ def as_points(x: Tensor, name: str, least: int = 1) -> Tensor:
     flat = x.detach().reshape(x.shape[0], -1).to(torch.float64)
     if not bool(flat.isfinite().all()):
         bad = int((~flat.isfinite().all(1)).sum())
-        raise InputError(f"{name} must be finite; {bad} of its {len(flat)} rows hold NaN or infinity: remove them first.")
+        raise InputError(f"{name} must be finite; {bad} of {len(flat)} rows hold NaN or infinity: remove them first.")
     return flat
 
 
@@ -53,7 +53,7 @@ def pair(x: Tensor, y: Tensor, names: tuple[str, str], least: int = 1) -> tuple[
 
 
 def squared_blocks(x: Tensor, y: Tensor, block: int = BLOCK) -> Iterator[tuple[slice, Tensor]]:
-    """Squared distances ``(rows, M)`` of blocks of rows of ``x`` (N, D) to all of ``y`` (M, D), with the slice of rows."""
+    """Squared distances ``(rows, M)`` of blocks of rows of ``x`` (N, D) to all of ``y`` (M, D), and which rows."""
     centre = y.mean(0)
     x, y = x - centre, y - centre
     y_norm = y.square().sum(1)

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def attend(qkv: Tensor, heads: int, norms: tuple[nn.Module, nn.Module] | None = None) -> Tensor:
+def attend(qkv: Tensor, heads: int, norms: tuple[nn.RMSNorm, nn.RMSNorm] | None = None) -> Tensor:
     """Attention with ``heads`` heads.
+
+    PyTorch's fused kernels have no forward-mode and no second derivatives. Where those are taken, of a flow map or a
+    likelihood that is trained, evaluate the network within ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 
     Args:
         qkv: queries, keys and values side by side, ``(B, N, 3 D)``, and the heads side by side in each D.
@@ -22,6 +25,6 @@ def attend(qkv: Tensor, heads: int, norms: tuple[nn.Module, nn.Module] | None = 
     """
     q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     if norms is not None:
-        # The values' type: a normalisation may widen under autocast, and the kernel wants one type for all three.
-        q, k = norms[0](q).to(v.dtype), norms[1](k).to(v.dtype)
+        # In the type of its weights, which autocast leaves wide; the kernel wants one type for all three.
+        q, k = (norm(part.to(norm.weight.dtype)).to(v.dtype) for norm, part in zip(norms, (q, k), strict=True))
     return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

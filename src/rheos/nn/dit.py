@@ -157,7 +157,7 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def positions(grid: tuple[int, int], width: int) -> Tensor:
-    """Fixed positions ``(rows * columns, width)``: sines and cosines of the column, then of the row, half of the width each.
+    """Fixed positions ``(rows * columns, width)``: half sines and cosines of the column, half of the row.
 
     Frequencies go from 1 down to nearly 1/10000 in geometric progression, ``width / 4`` of them an axis.
     """

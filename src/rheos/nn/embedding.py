@@ -1,10 +1,11 @@
 """What a network is told beside its state: the time, and the condition.
 
 A time t in [0, 1] becomes ``cos(1000 t w)`` and ``sin(1000 t w)`` at frequencies ``w`` in geometric progression from 1
-to nearly 1/10000 (Vaswani et al. 2017; the factor 1000 restores the range of the discrete steps for which Ho et al. 2020
-and all later networks chose them), then passes a two-layer perceptron. A label adds a row of a table; a vector adds the
-output of another perceptron. *Unknown* (a label of -1, a NaN, or no condition at all) has an embedding of its own, so
-that one network is conditional and unconditional at once, as classifier-free guidance needs (Ho and Salimans 2022).
+to nearly 1/10000 (Vaswani et al. 2017; the factor 1000 restores the range of the discrete steps for which Ho et al.
+2020 and all later networks chose them), then passes a two-layer perceptron. A label adds a row of a table; a vector
+adds the output of another perceptron. *Unknown* (a label of -1, a NaN, or no condition at all) has an embedding of its
+own, so that one network is conditional and unconditional at once, as classifier-free guidance needs (Ho and Salimans
+2022).
 """
 
 from __future__ import annotations

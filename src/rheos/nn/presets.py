@@ -2,8 +2,8 @@
 
 ADM (Dhariwal and Nichol 2021): 296 M, 422 M and 554 M parameters for class-conditional ImageNet. DiT (Peebles and Xie
 2023, table 1): 33 M, 130 M, 458 M and 675 M for latents of 256 x 256 images. Both were trained to predict noise and a
-variance, twice the channels of the state: ``variance=True`` gives that output, and to the last digit the count of the
-published code; a flow has no variance to predict, and needs the default.
+variance, twice the channels of the state: ``variance=True`` gives that output and the published counts; a flow has no
+variance to predict, and needs the default.
 """
 
 from __future__ import annotations

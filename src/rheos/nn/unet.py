@@ -7,8 +7,8 @@ A residual block normalises, convolves, normalises again, and lets time and cond
     x = skip(resample(x)) + h
 
 Blocks halve and double the resolution themselves; self-attention stands at the chosen resolutions. ``conv2``,
-attention's output and the last convolution start at zero, so a fresh network gives exactly zero and every residual block
-is its own skip path.
+attention's output and the last convolution start at zero, so a fresh network gives exactly zero and every residual
+block is its own skip path.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ class UNet(nn.Module):
     """ADM's U-Net: ``net(x, t, cond)`` with x of shape ``(B, channels, H, W)`` gives ``(B, out_channels, H, W)``.
 
     H and W are free, as long as ``patch * 2**(levels - 1)`` divides them.
+
+    ``net.to(memory_format=torch.channels_last)`` trains faster, whatever the layout of the state. In that layout
+    PyTorch has no forward-mode and no vectorised derivative of group normalisation (``torch.func.jvp``, ``vmap``); in
+    the layout that a fresh network has, it has both. For attention see :func:`~rheos.nn.attention.attend`.
 
     Args:
         channels: channels of the state.

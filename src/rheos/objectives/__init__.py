@@ -6,4 +6,15 @@ from .matching import Matching
 from .sources import Normal
 from .weights import MinSNR, VelocityWeight
 
-__all__ = ["Matching", "MinSNR", "Normal", "PseudoHuber", "Squared", "VelocityWeight", "losses", "sources", "times", "weights"]
+__all__ = [
+    "Matching",
+    "MinSNR",
+    "Normal",
+    "PseudoHuber",
+    "Squared",
+    "VelocityWeight",
+    "losses",
+    "sources",
+    "times",
+    "weights",
+]

@@ -29,9 +29,11 @@ class Squared:
 @final
 @dataclass(frozen=True)
 class PseudoHuber:
-    """``sqrt(|e|**2 + c**2) - c`` with ``c = scale*sqrt(d)`` for d entries a row (Song and Dhariwal 2024), over sqrt(d).
+    """``sqrt(|e|**2 + c**2) - c`` with ``c = scale*sqrt(d)`` for d entries a row (Song and Dhariwal 2024), over
+    sqrt(d).
 
-    Grows like the squared error for small errors and like their size for large ones; its minimiser is no conditional mean.
+    Grows like the squared error for small errors and like their size for large ones; its minimiser is no conditional
+    mean.
     """
 
     scale: float = 0.00054

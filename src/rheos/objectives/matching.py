@@ -1,8 +1,8 @@
 r"""Flow matching: regression onto a conditional velocity, with nothing simulated.
 
-Draw data x1, noise x0 and a time t; join them by a coupling; stand at x on the path between them; ask the network for the
-velocity there, or for any quantity that determines it. The minimiser of the mean squared error is the conditional
-expectation given (x, t), which is the velocity that carries the noise to the data (Lipman et al. 2023).
+Draw data x1, noise x0 and a time t; join them by a coupling; stand at x on the path between them; ask the network
+for the velocity there, or for any quantity that determines it. The minimiser of the mean squared error is the
+conditional expectation given (x, t), which is the velocity that carries the noise to the data (Lipman et al. 2023).
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class Matching:
         """
         if x0 is None or t is None:
             if rng is None:
-                raise InputError("give an rng (an Rng, a torch.Generator or a seed) to draw the noise and the times with.")
+                raise InputError(
+                    "give an rng (an Rng, a torch.Generator or a seed) to draw the noise and the times with."
+                )
             drawn = self.draw(Rng.of(rng).per_row(len(x1), x1.device), x1)
             x0, t = drawn[0] if x0 is None else x0, drawn[1] if t is None else t
         if t.shape != x1.shape[:1]:
@@ -105,13 +107,19 @@ class Matching:
         target = sample.target if self.predict == "velocity" else self.path.target(self.predict, x0, x1, t)
         prediction = model(sample.x, t) if cond is None else model(sample.x, t, cond)
         if prediction.shape != target.shape:
-            raise ShapeError(f"the network must return the state's shape {tuple(target.shape)}, got {tuple(prediction.shape)}.")
+            raise ShapeError(
+                f"the network must return the state's shape {tuple(target.shape)}, got {tuple(prediction.shape)}."
+            )
         rows = self.loss(prediction, target)
         return Loss(rows if self.weight is None else rows * self.weight(self.path, t, self.predict).to(rows.dtype))
 
     def draw(self, rng: Rng, like: Tensor) -> tuple[Tensor, Tensor]:
         """Noise like ``like`` and times, for the rows of ``rng``."""
         return self.source(rng.fold(Stream.SOURCE), like), self.times(rng.fold(Stream.TIME))
+
+    def prior(self, rng: Rng, like: Tensor) -> Tensor:
+        """The states that sampling starts from, for the rows of ``rng``: noise at its weight at t = 0."""
+        return self.path.prior(self.source(rng.fold(Stream.SOURCE), like))
 
     def dynamics(self, network: Model) -> Flow:
         """The flow of the velocity that the trained network stands for."""

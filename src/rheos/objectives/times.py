@@ -78,7 +78,8 @@ class LogitNormal(Times):
 @dataclass(frozen=True)
 class Mode(Times):
     """SD3's density with a mode (Esser et al. 2024, eq. 20): for the amount of noise
-    ``f(u) = 1 - u - scale*(cos(pi*u/2)**2 - 1 + u)``, and t = 1 - f(u). Scale 0 is uniform; it must lie in [-1, 2/(pi - 2)]."""
+    ``f(u) = 1 - u - scale*(cos(pi*u/2)**2 - 1 + u)``, and t = 1 - f(u). Scale 0 is uniform; it must lie in [-1,
+    2/(pi - 2)]."""
 
     scale: float = 1.29
 
@@ -93,8 +94,8 @@ class Mode(Times):
 @final
 @dataclass(frozen=True)
 class Shifted(Times):
-    """Uniform times shifted towards noise, ``1 - t = s*n/(1 + (s - 1)*n)`` for uniform n: s = 3 for latents of 1024 pixels
-    (Esser et al. 2024). s = 1 is uniform."""
+    """Uniform times shifted towards noise, ``1 - t = s*n/(1 + (s - 1)*n)`` for uniform n: s = 3 for latents of 1024
+    pixels (Esser et al. 2024). s = 1 is uniform."""
 
     shift: float = 3.0
 

@@ -1,8 +1,8 @@
 """How much each time counts in the loss.
 
-A loss on one predicted quantity is a loss on another with another weight, because the errors are proportional: an error e
-in the data is an error ``-(alpha/sigma)*e`` in the noise, ``(D/sigma)*e`` in the velocity (D the schedule's speed) and
-``-(alpha**2 + sigma**2)/sigma * e`` in v.
+A loss on one predicted quantity is a loss on another with another weight, because the errors are proportional: an
+error e in the data is an error ``-(alpha/sigma)*e`` in the noise, ``(D/sigma)*e`` in the velocity (D the schedule's
+speed) and ``-(alpha**2 + sigma**2)/sigma * e`` in v.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Weight(Protocol):
 @final
 @dataclass(frozen=True)
 class MinSNR:
-    """The loss on data weighted by ``min(snr, gamma)``, whatever is predicted (Hang et al. 2023); snr = (alpha/sigma)**2."""
+    """The loss on data weighted by ``min(snr, gamma)``, whatever is predicted (Hang et al. 2023); snr =
+    (alpha/sigma)**2."""
 
     gamma: float = 5.0
 
@@ -58,21 +59,26 @@ class VelocityWeight:
     def __call__(self, path: Affine, t: Tensor, predict: Quantity) -> Tensor:
         if predict == "velocity":
             return torch.ones_like(t)
-        frame = path.schedule.frame(t)
-        # (speed/sigma)**2 per squared data error; written on sigma/data_error so that it is inf and not inf*0 at the ends.
-        gain = torch.as_tensor(frame.speed) * data_error(path, t, predict) / frame.sigma
+        gain = torch.as_tensor(path.schedule.frame(t).speed) * _relative_error(path, t, predict)
         return torch.nan_to_num(gain.square(), nan=self.ceiling, posinf=self.ceiling).clamp(max=self.ceiling)
 
 
 def data_error(path: Affine, t: Tensor, predict: Quantity) -> Tensor:
     """The size of the error in the data that an error of 1 in the predicted quantity makes, (B,)."""
-    frame = path.schedule.frame(t)
     if predict == "data":
         return torch.ones_like(t)
+    return path.schedule(t)[1] * _relative_error(path, t, predict)
+
+
+def _relative_error(path: Affine, t: Tensor, predict: Quantity) -> Tensor:
+    """:func:`data_error` over sigma, which has a limit where both are 0."""
+    frame = path.schedule.frame(t)
+    if predict == "data":
+        return 1 / frame.sigma
     if predict == "noise":
-        return frame.sigma / frame.alpha
+        return 1 / frame.alpha
     if predict == "score":
-        return frame.sigma.square() / frame.alpha
+        return frame.sigma / frame.alpha
     if predict == "v":
-        return frame.sigma / (frame.alpha.square() + frame.sigma.square())
-    return frame.sigma / torch.as_tensor(frame.speed)
+        return 1 / (frame.alpha.square() + frame.sigma.square())
+    return 1 / torch.as_tensor(frame.speed).expand_as(frame.sigma)

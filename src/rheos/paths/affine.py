@@ -1,8 +1,8 @@
 r"""Straight mixtures of noise and data, ``x = alpha*x1 + sigma*x0``, and every quantity a network can predict on them.
 
-Velocity ``u = d_alpha*x1 + d_sigma*x0``, data ``x1``, noise ``x0``, score ``-x0/sigma`` and ``v = alpha*x0 - sigma*x1`` (Salimans
-and Ho 2022) determine one another at a given (x, t). All are linear, so the same laws hold for their conditional
-expectations, which is what a network learns.
+Velocity ``u = d_alpha*x1 + d_sigma*x0``, data ``x1``, noise ``x0``, score ``-x0/sigma`` and ``v = alpha*x0 -
+sigma*x1`` (Salimans and Ho 2022) determine one another at a given (x, t). All are linear, so the same laws hold for
+their conditional expectations, which is what a network learns.
 
 Undetermined cells. At a few ends what is given does not determine what is wanted; then the unknown one of (x0, x1) is
 taken to be 0, the solution of least norm of ``x = alpha*x1 + sigma*x0``:
@@ -14,7 +14,7 @@ data                        sigma = 0                                          t
 noise, score                alpha = 0                                          the data
 velocity                    speed = 0 (a polynomial of n > 1 at t = 0)         the data
 anything but score          sigma = 0, and the score is wanted                 the noise: the score is 0
-noise, v                    infinite speed, and the velocity is wanted         the noise's part of it
+data, noise, v              infinite speed, and the velocity is wanted         its infinite part
 ==========================  =================================================  =============================
 
 :meth:`Affine.determined` says where a velocity is missing, and solvers give such an evaluation no weight.
@@ -58,9 +58,7 @@ class Affine:
         """
         _same_shape(x0, x1, "noise and data")
         frame = self.frame(t, x1)
-        return PathSample(
-            frame.alpha * x1 + frame.sigma * x0, t, _blend(frame.d_alpha, x1, frame.d_sigma, x0)
-        )
+        return PathSample(frame.alpha * x1 + frame.sigma * x0, t, _blend(frame.d_alpha, x1, frame.d_sigma, x0))
 
     def prior(self, x0: Tensor) -> Tensor:
         """Where sampling starts: the noise at its weight at t = 0, ``sigma(0)*x0``."""
@@ -112,7 +110,7 @@ class Affine:
         if given == "velocity":
             return always
         if given == "data":
-            return frame.sigma != 0
+            return finite & (frame.sigma != 0)
         if given == "score":
             return frame.alpha != 0
         return finite & (frame.alpha != 0) if given == "noise" else finite
@@ -121,11 +119,11 @@ class Affine:
         """The schedule at ``t``, each entry ready to multiply the state ``x``."""
         dtype = _wide(x.dtype)
         frame = self.schedule.frame(t)
-        return Frame(*(expand(e.to(dtype), x) if isinstance(e, Tensor) else e for e in frame))
+        return Frame._make(expand(e.to(dtype), x) if isinstance(e, Tensor) else e for e in frame)
 
     def _score_from_velocity(self, u: Tensor, x: Tensor, frame: Frame) -> Tensor:
         """``(alpha*u - d_alpha*x) / flux``; where the flux is 0 and sigma is not, ``-x0/sigma``."""
-        flux = torch.as_tensor(frame.flux)
+        flux = _tensor(frame.flux, x)
         direct = _ratio(frame.alpha * u - frame.d_alpha * x, flux)
         return torch.where(flux == 0, _wanted(*_ends(u, x, frame, "velocity"), frame, "score"), direct)
 
@@ -147,7 +145,7 @@ def _ends(value: Tensor, x: Tensor, frame: Frame, given: Quantity) -> tuple[Tens
     square = alpha * alpha + sigma * sigma
     if given == "v":
         return (alpha * x - sigma * value) / square, (sigma * x + alpha * value) / square
-    speed = torch.as_tensor(frame.speed)
+    speed = _tensor(frame.speed, alpha)
     data = _ratio(sigma, speed) * value - frame.q * x
     noise = frame.p * x - _ratio(alpha, speed) * value
     # An infinite velocity has no weight where the speed is infinite, but inf*0 is no number.
@@ -178,6 +176,11 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """The quotient, and 0 where the denominator is 0; with a gradient that is finite there too."""
     empty = denominator == 0
     return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
+
+
+def _tensor(value: Number, like: Tensor) -> Tensor:
+    """A number as a tensor in the dtype of another one; PyTorch's default would round it to float32."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=like.dtype)
 
 
 def _finite(value: Tensor | float) -> Tensor | float:

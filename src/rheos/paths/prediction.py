@@ -18,7 +18,8 @@ from .affine import Affine
 @final
 @dataclass(frozen=True)
 class AsVelocity:
-    """A network that predicts a quantity of an affine path, as a velocity: ``path.convert(network(x, t, cond), ...)``."""
+    """A network that predicts a quantity of an affine path, as a velocity: ``path.convert(network(x, t, cond),
+    ...)``."""
 
     network: Model
     path: Affine
@@ -42,8 +43,8 @@ def as_velocity(network: Model, path: Affine, predict: Quantity) -> Model:
 class Rescheduled:
     r"""A velocity learned on one schedule, to be sampled on another.
 
-    With ``r = sqrt(alpha**2 + sigma**2)``, a bar for the new schedule, and ``tau`` the time at which the own schedule has
-    the signal-to-noise ratio that the new one has at ``t``: ``c = r_bar(t)/r(tau)``, and
+    With ``r = sqrt(alpha**2 + sigma**2)``, a bar for the new schedule, and ``tau`` the time at which the own
+    schedule has the signal-to-noise ratio that the new one has at ``t``: ``c = r_bar(t)/r(tau)``, and
 
         u_bar(x, t) = (D_bar/r_bar**2)*(k_bar - k)*x + c*(D_bar/D)*(r/r_bar)**2 * u(x/c, tau),   k = alpha*p + sigma*q.
 

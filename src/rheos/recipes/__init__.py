@@ -1,1 +1,26 @@
+"""Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
+from .images import Images, images
+from .recipe import Build, DataRef, Generate, Kind, Recipe, Splits
+from .run import Run
+from .sampling import Drawn, Sampler
+from .serial import decode, encode
+from .toy import Plane, toy
+
+__all__ = [
+    "Build",
+    "DataRef",
+    "Drawn",
+    "Generate",
+    "Images",
+    "Kind",
+    "Plane",
+    "Recipe",
+    "Run",
+    "Sampler",
+    "Splits",
+    "decode",
+    "encode",
+    "images",
+    "toy",
+]

@@ -1,8 +1,9 @@
 r"""How much data and how much noise stand in the state at each time.
 
-A schedule is a curve ``(alpha(t), sigma(t))`` from noise at t = 0 to data at t = 1, so that ``x = alpha*x1 + sigma*x0``.
-Everything else of it follows from one identity. Let ``D = alpha'*sigma - alpha*sigma'`` be the *speed* at which the curve
-turns from noise to data, ``p = alpha'/D`` and ``q = sigma'/D`` its direction. Then ``p*sigma - q*alpha = 1``, and
+A schedule is a curve ``(alpha(t), sigma(t))`` from noise at t = 0 to data at t = 1, so that ``x = alpha*x1 +
+sigma*x0``. Everything else of it follows from one identity. Let ``D = alpha'*sigma - alpha*sigma'`` be the *speed*
+at which the curve turns from noise to data, ``p = alpha'/D`` and ``q = sigma'/D`` its direction. Then ``p*sigma -
+q*alpha = 1``, and
 
     velocity  u = D*(p*x1 + q*x0),      data  x1 = (sigma/D)*u - q*x,      noise  x0 = p*x - (alpha/D)*u.
 
@@ -55,8 +56,7 @@ class Schedule(ABC):
 
     def derivative(self, t: Tensor) -> tuple[Number, Number]:
         """(d_alpha, d_sigma) at ``t``; by forward-mode differentiation unless a subclass knows a closed form."""
-        _, (d_alpha, d_sigma) = torch.func.jvp(self.__call__, (t,), (torch.ones_like(t),))
-        return d_alpha, d_sigma
+        return torch.func.jvp(self.__call__, (t,), (torch.ones_like(t),))[1]
 
     def frame(self, t: Tensor) -> Frame:
         """The schedule, its derivative and its direction at ``t``."""
@@ -67,8 +67,8 @@ class Schedule(ABC):
         # still gives the entry that multiplies the other; the remaining entry is only used with a weight of zero.
         known = torch.isfinite(speed) & (speed != 0)
         divisor = torch.where(known, speed, 1.0)
-        p = torch.where(known, d_alpha / divisor, torch.where(sigma == 0, 0.0, 1 / torch.where(sigma == 0, 1.0, sigma)))
-        q = torch.where(known, d_sigma / divisor, torch.where(alpha == 0, 0.0, -1 / torch.where(alpha == 0, 1.0, alpha)))
+        p = torch.where(known, d_alpha / divisor, _inverse(sigma))
+        q = torch.where(known, d_sigma / divisor, -_inverse(alpha))
         return Frame(alpha, sigma, d_alpha, d_sigma, p, q, speed, torch.where(sigma == 0, 0.0, speed * sigma))
 
     def time_of(self, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -86,3 +86,8 @@ class Schedule(ABC):
         """Whether the derivative is finite at both ends, so that a network can be asked for the velocity."""
         d_alpha, d_sigma = self.derivative(torch.tensor([0.0, 1.0], dtype=torch.float64))
         return all(bool(torch.isfinite(torch.as_tensor(d)).all()) for d in (d_alpha, d_sigma))
+
+
+def _inverse(value: Tensor) -> Tensor:
+    """1/value, and 0 where the value is 0."""
+    return torch.where(value == 0, 0.0, 1 / torch.where(value == 0, 1.0, value))

@@ -16,8 +16,8 @@ from .base import Frame, Number, Schedule
 @final
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """``alpha = sin(pi*t/2), sigma = cos(pi*t/2)``: the circle at constant speed (Nichol and Dhariwal 2021, without offset;
-    the trigonometric path of Albergo and Vanden-Eijnden 2023)."""
+    """``alpha = sin(pi*t/2), sigma = cos(pi*t/2)``: the circle at constant speed (Nichol and Dhariwal 2021, without
+    offset; the trigonometric path of Albergo and Vanden-Eijnden 2023)."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         # sin(pi/2*(1-t)) for the cosine, and both through the nearer end: exact at t = 0 and t = 1.
@@ -42,8 +42,8 @@ class VariancePreserving(Schedule):
     """The variance-preserving diffusion with linear beta (Song et al. 2021), run from noise to data.
 
     With ``tau = 1 - t``: ``log alpha = -(beta_max - beta_min)*tau**2/4 - beta_min*tau/2``, ``sigma**2 = 1 - alpha**2``.
-    ``alpha(0)`` is small but not 0 (0.0066 at the defaults). At t = 1 sigma falls like a square root, so the derivative is
-    infinite there and a velocity cannot be predicted; predict noise, data, score or v.
+    ``alpha(0)`` is small but not 0 (0.0066 at the defaults). At t = 1 sigma falls like a square root, so the
+    derivative is infinite there and a velocity cannot be predicted; predict noise, data, score or v.
 
     Args:
         beta_min: noise rate at the data end.
@@ -73,9 +73,10 @@ class VariancePreserving(Schedule):
         return Frame(alpha, sigma, d_alpha, -alpha * speed, sigma, -alpha, speed, d_alpha)
 
     def time_of(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        # log(alpha) on the circle, then the root of a quadratic in tau, in the form without cancellation.
-        log_alpha = -0.5 * torch.log1p((sigma / alpha) ** 2)
+        # log(alpha) on the circle, then the root of a quadratic in tau, in the form without cancellation. A ratio below
+        # that at t = 0, pure noise included, is held there, for the quadratic has no root at infinity.
         spread = self.beta_max - self.beta_min
+        log_alpha = (-0.5 * torch.log1p((sigma / alpha) ** 2)).clamp(min=-0.25 * (self.beta_max + self.beta_min))
         root = (self.beta_min**2 - 4 * spread * log_alpha).sqrt()
         return (1 + 4 * log_alpha / (self.beta_min + root)).clamp(0, 1)
 

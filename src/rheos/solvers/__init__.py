@@ -1,1 +1,39 @@
+"""Solvers: rules that carry a state along a dynamics, and the grids on which they step."""
 
+from ..core.loop import Solution, integrate, walk
+from ..core.protocols import Solver, Step
+from . import grids
+from .adams_bashforth import AdamsBashforth
+from .base import FixedStep
+from .dopri5 import Dopri5
+from .dpm_solver import DPMSolver
+from .euler import Euler
+from .grids import Grid
+from .heun import Heun
+from .midpoint import Midpoint
+from .multistep import Multistep
+from .rk4 import RK4
+from .runge_kutta import RungeKutta, Tableau
+from .unipc import UniPC
+
+__all__ = [
+    "RK4",
+    "AdamsBashforth",
+    "DPMSolver",
+    "Dopri5",
+    "Euler",
+    "FixedStep",
+    "Grid",
+    "Heun",
+    "Midpoint",
+    "Multistep",
+    "RungeKutta",
+    "Solution",
+    "Solver",
+    "Step",
+    "Tableau",
+    "UniPC",
+    "grids",
+    "integrate",
+    "walk",
+]

@@ -1,0 +1,152 @@
+"""The command line's words: what each command takes, and what it says when it is asked for help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from .. import __version__
+from ..core import nearest
+from ..training import Precision, Training
+from .parts import TABLES, names_table
+
+COMMANDS = ("train", "sample", "evaluate", "doctor")
+
+NUMBERS = {
+    "steps": "optimiser steps",
+    "batch": "rows of a batch, over all processes",
+    "accumulate": "parts that a batch is cut into, to save memory",
+    "learning_rate": "highest learning rate",
+    "warmup": "share of the steps over which the rate rises",
+    "weight_decay": "decay of matrices",
+    "clip": "largest norm of the gradient",
+    "ema_decay": "memory of the averaged weights",
+    "drop": "share of rows whose label is hidden, which guidance needs",
+    "workers": "processes that read data ahead",
+    "log_every": "steps between two lines of metrics.jsonl",
+    "sample_every": "steps between two pictures",
+    "checkpoint_every": "steps between two checkpoints",
+    "keep": "checkpoints kept on disk",
+}
+"""Fields of ``Training`` that have an option of the same name."""
+
+SWITCHES = {
+    "compile": "compile the loss with torch.compile",
+    "channels_last": "lay 4-d states out channels last",
+    "deterministic": "ask for deterministic kernels, for a bit-exact resume on a GPU",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers what it cannot use with one sentence and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"rheos: {message.rstrip('.')}. `{self.prog} --help` lists what there is.\n")
+
+
+def build_parser() -> Parser:
+    """The parser of every command."""
+    parser = Parser(
+        prog="rheos", description="Flow matching: train a generator in one command, sample it in ten steps."
+    )
+    parser.add_argument("--version", action="version", version=f"rheos {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    _train(commands)
+    _sample(commands)
+    _evaluate(commands)
+    commands.add_parser("doctor", help="versions, devices, optional extras, and what is missing")
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The parsed arguments; an unknown command is answered with the nearest known one."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        parser.error(f"there is no command {words[0]!r}; {nearest(words[0], COMMANDS)}")
+    return parser.parse_args(words)
+
+
+def _train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a run, or go on with it",
+        description="Train RECIPE into the folder --out; when the folder is a run already, go on where it stopped.",
+        epilog=names_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("recipe", metavar="RECIPE", help="images, toy, or package.module:function")
+    add("--data", metavar="PATH", help="images: a folder, .zip, .npz, .npy or Parquet (default: scikit-learn's digits)")
+    add("--out", type=Path, metavar="RUN", help="the run folder (default: runs/RECIPE)")
+    add("--seed", type=int, help="of everything random (default: 0)")
+    add("--from", dest="source", type=Path, metavar="RUN", help="start at the averaged weights of another run")
+    add("--size", type=int, help="height and width that images are brought to")
+    add("--channels", type=int, choices=(1, 3), help="1 for grey, 3 for colour")
+    add("--width", type=int, help="features of the network")
+    add("--mirrored", action="store_const", const=True, help="mirror training images by chance")
+    add("--noisy", action="store_const", const=True, help="add uniform noise to bytes, for likelihoods")
+    for table in TABLES:
+        add(f"--{table}", metavar="NAME", help="see below")
+    add("--guidance", type=float, metavar="X", help="classifier-free guidance when sampling; 1 is none")
+    defaults = {field.name: field for field in dataclasses.fields(Training)}
+    for name, what in NUMBERS.items():
+        kind = int if isinstance(defaults[name].default, int) else float
+        add(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            type=kind,
+            metavar="N" if kind is int else "X",
+            help=_default(what, defaults[name]),
+        )
+    for name, what in SWITCHES.items():
+        add(f"--{name.replace('_', '-')}", dest=name, action="store_const", const=True, help=what)
+    add("--precision", choices=get_args(Precision), help="of the network's arithmetic (default: float32)")
+    _common(parser)
+
+
+def _default(what: str, field: dataclasses.Field[Any]) -> str:
+    return f"{what} (default: {field.default}, or the recipe's)"
+
+
+def _sample(commands: Any) -> None:
+    parser = commands.add_parser("sample", help="draw samples of a run")
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN")
+    add("--n", type=int, default=64, help="how many (default: 64)")
+    add("--steps", type=int, help="steps of the solver")
+    add("--evaluations", type=int, help="evaluations of the network a sample, instead of --steps")
+    add("--label", nargs="+", metavar="CLASS", help="classes, by name or number; several are taken in turn")
+    add("--out", type=Path, metavar="FILE", help=".png a grid, .npz arrays, .csv points, a folder one file a sample")
+    add("--zero-star", dest="zero_star", action="store_true", help="CFG-Zero* instead of plain guidance")
+    _sampling(parser)
+
+
+def _evaluate(commands: Any) -> None:
+    parser = commands.add_parser("evaluate", help="measure a run against held-out data")
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN")
+    add("--n", type=int, default=2_000, help="samples to draw (default: 2000)")
+    add("--weights", type=Path, metavar="FILE", help="Inception weights of your own; then the Frechet distance is FID")
+    _sampling(parser)
+
+
+def _sampling(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--solver", metavar="NAME", help=", ".join(TABLES["solver"]))
+    add("--grid", metavar="NAME", help=", ".join(TABLES["grid"]))
+    add("--guidance", type=float, metavar="X", help="classifier-free guidance; 1 is none")
+    add("--seed", type=int, default=0, help="of the noise (default: 0)")
+    add("--batch", type=int, default=500, help="samples carried together (default: 500)")
+    _common(parser)
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the first accelerator, else cpu)")
+    parser.add_argument(
+        "--trust", nargs="+", default=(), metavar="MODULE", help="modules outside rheos whose classes a run may name"
+    )

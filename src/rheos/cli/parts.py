@@ -1,0 +1,162 @@
+"""The one place where names become parts. What stands first in a table is the default."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from ..core import Guidance, InputError, Solver, nearest
+from ..couplings import BatchOT, Independent
+from ..guidance import ClassifierFree, ZeroStar
+from ..nn import MLP, DiT, UNet
+from ..objectives import Matching, MinSNR, PseudoHuber, Squared, VelocityWeight, times
+from ..paths import QUANTITIES, Affine
+from ..recipes import Recipe, images, toy
+from ..schedules import Cosine, Linear, Polynomial, VarianceExploding, VariancePreserving
+from ..solvers import RK4, AdamsBashforth, Dopri5, DPMSolver, Euler, Heun, Midpoint, UniPC, grids
+
+RECIPES: Mapping[str, Callable[..., Recipe]] = {"images": images, "toy": toy}
+
+PATHS = {
+    "linear": Affine(Linear()),
+    "cosine": Affine(Cosine()),
+    "polynomial": Affine(Polynomial()),
+    "vp": Affine(VariancePreserving()),
+    "ve": Affine(VarianceExploding()),
+}
+COUPLINGS = {"independent": Independent(), "ot": BatchOT()}
+PREDICTIONS = {name: name for name in QUANTITIES}
+TIMES = {
+    "stratified": times.Uniform(stratified=True),
+    "uniform": times.Uniform(),
+    "logit-normal": times.LogitNormal(),
+    "mode": times.Mode(),
+    "shifted": times.Shifted(),
+}
+WEIGHTS = {"none": None, "min-snr": MinSNR(), "velocity": VelocityWeight()}
+LOSSES = {"squared": Squared(), "pseudo-huber": PseudoHuber()}
+NETWORKS: Mapping[str, type[nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
+SOLVERS: Mapping[str, Callable[[Affine], Solver]] = {
+    "ab2": lambda path: AdamsBashforth(2),
+    "euler": lambda path: Euler(),
+    "midpoint": lambda path: Midpoint(),
+    "heun": lambda path: Heun(),
+    "rk4": lambda path: RK4(),
+    "dopri5": lambda path: Dopri5(),
+    "ab1": lambda path: AdamsBashforth(1),
+    "ab3": lambda path: AdamsBashforth(3),
+    "ab4": lambda path: AdamsBashforth(4),
+    "dpm": lambda path: DPMSolver(path),
+    "unipc": lambda path: UniPC(path),
+}
+GRIDS: Mapping[str, Callable[[Affine], grids.Grid]] = {
+    "uniform": lambda path: grids.Uniform(),
+    "shifted": lambda path: grids.Shifted(),
+    "cosine": lambda path: grids.Cosine(),
+    "edm": lambda path: grids.EDM(path.schedule),
+}
+
+TABLES: Mapping[str, Mapping[str, Any]] = {
+    "path": PATHS,
+    "coupling": COUPLINGS,
+    "predict": PREDICTIONS,
+    "times": TIMES,
+    "weight": WEIGHTS,
+    "loss": LOSSES,
+    "net": NETWORKS,
+    "solver": SOLVERS,
+    "grid": GRIDS,
+}
+"""Every part that can be named, and its names."""
+
+OBJECTIVE = ("path", "coupling", "predict", "times", "weight", "loss")
+"""Parts of the objective."""
+
+KNOBS = ("data", "size", "width", "net", "channels", "mirrored", "noisy")
+"""Options that a recipe resolves itself, where it knows them."""
+
+
+def part(table: str, name: str) -> Any:
+    """The part of this name.
+
+    Raises:
+        InputError: if there is none; the nearest name is suggested.
+    """
+    names = TABLES[table]
+    if name not in names:
+        raise InputError(f"there is no {table} {name!r}; {nearest(name, names)}")
+    return names[name]
+
+
+def names_table() -> str:
+    """Options, their names, and the default, as lines of text."""
+    lines = [f"  --{table:<10} {', '.join(names)}" for table, names in TABLES.items()]
+    return "parts by name (the first is the default, where the recipe has no better one):\n" + "\n".join(lines)
+
+
+def find_recipe(name: str) -> Callable[..., Recipe]:
+    """The function that resolves a recipe: one of rheos's by name, or ``package.module:function``."""
+    if name in RECIPES:
+        return RECIPES[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise InputError(f"there is no recipe {name!r}; {nearest(name, RECIPES)} Your own is package.module:function.")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the recipe {name!r} cannot be imported: {error}. Is its folder on PYTHONPATH?") from error
+
+
+def resolve(name: str, options: Mapping[str, Any]) -> Recipe:
+    """The recipe with every option applied that was given.
+
+    Args:
+        name: of the recipe.
+        options: by name: knobs of the recipe, names of parts, and fields of ``Training``.
+    """
+    function = find_recipe(name)
+    known = inspect.signature(function).parameters
+    knobs = {key: options[key] for key in KNOBS if key in options}
+    if "net" in knobs:
+        knobs["network"] = part("net", knobs.pop("net"))
+    for key in knobs.keys() - known.keys():
+        raise InputError(f"the recipe {name!r} has no --{'net' if key == 'network' else key}; leave it out.")
+    recipe = function(**knobs)
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"{name} must return a rheos.recipes.Recipe, it returned {type(recipe).__name__}.")
+    chosen = {key: part(key, options[key]) for key in OBJECTIVE if key in options}
+    if chosen:
+        if not isinstance(recipe.objective, Matching):
+            raise InputError(f"--{next(iter(chosen))} is a part of matching, and {name} has another objective.")
+        recipe = dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, **chosen))
+    recipe = with_sampling(recipe, options)
+    fields = {field.name for field in dataclasses.fields(recipe.training)}
+    numbers = {key: value for key, value in options.items() if key in fields}
+    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **numbers)) if numbers else recipe
+
+
+def with_sampling(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """The recipe with the solver, grid, guidance and budget that were asked for."""
+    changes: dict[str, Any] = {}
+    path = getattr(recipe.objective, "path", Affine())
+    if "solver" in options:
+        changes["solver"] = part("solver", options["solver"])(path)
+    if "grid" in options:
+        changes["grid"] = part("grid", options["grid"])(path)
+    if "guidance" in options:
+        changes["guidance"] = guidance_of(options["guidance"], options.get("zero_star", False))
+    if changes.get("guidance") is not None and not recipe.kind.classes:
+        raise InputError("guidance contrasts a class with none, and this run has no classes; leave --guidance out.")
+    return dataclasses.replace(recipe, **changes)
+
+
+def guidance_of(scale: float, zero_star: bool) -> Guidance | None:
+    """Classifier-free guidance of a scale, or its zero-star variant; none at scale 1."""
+    if scale == 1.0 and not zero_star:
+        return None
+    return ZeroStar(scale) if zero_star else ClassifierFree(scale)

@@ -1,0 +1,100 @@
+"""What is measured of generated images: nearness to real ones, agreement with the class asked for, and copying."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from ..core import Rng
+from ..metrics import (
+    Classifier,
+    FeatureExtractor,
+    class_agreement,
+    energy_distance,
+    frechet_distance,
+    frechet_name,
+    manifold,
+    memorisation,
+    mmd,
+    sliced_wasserstein,
+    with_floors,
+)
+from .report import Findings, Row
+
+PIXELS = 4_000
+"""Images whose pixels are compared by pairwise distances, at most."""
+
+
+@final
+@dataclass(frozen=True)
+class Sets:
+    """Real data to measure against: states (N, ...) that were trained on, and states that were not."""
+
+    training: Tensor
+    held_out: Tensor
+
+
+def measure_images(
+    drawn: Mapping[int, Tensor],
+    chosen: int,
+    sets: Sets,
+    extractor: FeatureExtractor,
+    classifier: Classifier | None,
+    asked: Tensor | None,
+    rng: Rng,
+) -> Findings:
+    """All figures of generated images.
+
+    Args:
+        drawn: samples (N, C, H, W) in [-1, 1] from the same noise, by the number of network evaluations they took.
+        chosen: the number of evaluations that the figures are for; the others make the curve.
+        sets: the real images.
+        extractor: what gives features.
+        classifier: what reads classes; ``None`` without labels.
+        asked: the class asked of each sample (N,).
+        rng: shuffles.
+    """
+    name = frechet_name(extractor)
+    fake = drawn[chosen]
+    features, held = extractor(sets.training), extractor(sets.held_out)
+    seen = {budget: extractor(states) for budget, states in drawn.items()}
+    curve = [(budget, frechet_distance(features, seen[budget])) for budget in sorted(seen)]
+    whole = Row(name, dict(curve)[chosen], frechet_distance(features, held), "held-out images", "lower")
+    rows = [whole, *_in_features(features, seen[chosen], extractor, rng), *_in_pixels(sets.training, fake, rng)]
+    if classifier is not None and asked is not None:
+        agreement = class_agreement(classifier, fake, asked)
+        rows.append(Row("class agreement", agreement, classifier.accuracy, "held-out accuracy", "higher"))
+    near = memorisation(fake, sets.training, sets.held_out)
+    rows += [
+        Row("distance to nearest training image, median, over held-out's", near.median_ratio, 1.0, "honest", "1"),
+        Row("distance to nearest training image, 5th percentile, over held-out's", near.low_ratio, 1.0, "honest", "1"),
+        Row("share of near copies", near.copies, near.held_out_copies, "held-out images", "lower"),
+        Row("memorised", near.memorised),
+    ]
+    remark = "The samples lie nearer to training images than held-out images do: this model memorises."
+    return Findings(tuple(rows), {name: curve}, (remark,) if near.memorised else ())
+
+
+def _in_features(real: Tensor, fake: Tensor, extractor: FeatureExtractor, rng: Rng) -> list[Row]:
+    name = frechet_name(extractor)
+
+    def measure(a: Tensor, b: Tensor) -> dict[str, float]:
+        return {f"{name}, half of the data": frechet_distance(a, b), **manifold(a, b).asdict()}
+
+    figures = with_floors(measure, fake=fake, real=real, rng=rng.fold(0)).values()
+    return [Row(f.name, f.value, f.floor, "floor", "lower" if f.name.startswith(name) else "higher") for f in figures]
+
+
+def _in_pixels(real: Tensor, fake: Tensor, rng: Rng) -> list[Row]:
+    def measure(a: Tensor, b: Tensor) -> dict[str, float]:
+        return {
+            "sliced Wasserstein (pixels)": sliced_wasserstein(a, b, rng=rng.fold(1)),
+            "energy distance (pixels)": energy_distance(a, b),
+            "MMD (pixels)": mmd(a, b),
+        }
+
+    figures = with_floors(measure, fake=fake.flatten(1)[:PIXELS], real=real.flatten(1)[:PIXELS], rng=rng.fold(0))
+    return [Row(f.name, f.value, f.floor, "floor", "lower") for f in figures.values()]

@@ -1,0 +1,157 @@
+"""A recipe: every part that makes a generator for one kind of data, resolved and frozen.
+
+A recipe holds no weights and no data. It is what ``run.json`` stores, so that a run needs nothing else to sample.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from torch import Tensor, nn
+
+from ..core import Guidance, Objective, Order, Rng, Solver
+from ..data import Dataset
+from ..evaluation import Findings
+from ..nn import seeded
+from ..solvers.grids import Grid
+from ..training import Training
+
+
+@final
+@dataclass(frozen=True)
+class Build:
+    """A network yet to be built: its class and the arguments.
+
+    Args:
+        network: the class.
+        options: its arguments by name: numbers, text, lists.
+    """
+
+    network: type[nn.Module]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, rng: Rng | int) -> nn.Module:
+        """The network, with initial weights that are a function of ``rng`` alone."""
+        with seeded(rng):
+            return self.network(**self.options)
+
+
+@final
+@dataclass(frozen=True)
+class DataRef:
+    """Where the training data came from. Sampling never opens it.
+
+    Args:
+        path: file or folder; ``None`` for data that come with a dependency.
+        fingerprint: what tells these data from others.
+        count: the number of data that are trained on.
+    """
+
+    path: str | None
+    fingerprint: str
+    count: int
+
+
+@final
+@dataclass(frozen=True)
+class Splits:
+    """Data to train on, data held out for measuring, and the fingerprint of both."""
+
+    training: Dataset
+    held_out: Dataset
+    fingerprint: str
+
+
+class Generate(Protocol):
+    """Samples on demand, for measuring: sample i comes from noise i, whatever the budget."""
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations a sample when nothing else is asked."""
+        ...
+
+    def __call__(self, labels: Tensor | None, count: int, evaluations: int) -> Tensor:
+        """``count`` states with these labels (count,), in as many network evaluations."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind(ABC):
+    """One kind of data: the resolved facts, and the few functions that only this kind needs."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one state."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels; empty when nothing conditions a sample."""
+        return ()
+
+    @property
+    @abstractmethod
+    def endings(self) -> tuple[str, ...]:
+        """Endings of the files that :meth:`write` can write, the usual one first; "" stands for a folder."""
+
+    @abstractmethod
+    def open(self, path: str | None) -> Splits:
+        """The data, as they were when the recipe was resolved."""
+
+    @abstractmethod
+    def read(self, values: Tensor, rng: Rng) -> Tensor:
+        """Raw values of a dataset as states; augmentation is a function of ``rng``."""
+
+    @abstractmethod
+    def write(self, states: Tensor, labels: Tensor | None, file: Path) -> None:
+        """Write states by the ending of ``file``."""
+
+    @abstractmethod
+    def measure(
+        self, generate: Generate, splits: Splits, count: int, folder: Path, weights: Path | None = None
+    ) -> Findings:
+        """Figures of merit.
+
+        Args:
+            generate: gives the samples.
+            splits: the data.
+            count: samples to draw.
+            folder: keeps what measuring had to learn, such as a classifier.
+            weights: a file of weights for a feature extractor of the user's.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run is made from.
+
+    Args:
+        name: what the command line calls it.
+        kind: the kind of data.
+        data: where the data came from.
+        network: what learns.
+        objective: what it learns.
+        order: which datum stands in which row of which batch.
+        solver: what samples.
+        grid: where the solver steps.
+        evaluations: network evaluations a sample.
+        guidance: how a condition is stressed; not at all when ``None``.
+        training: how long and how fast.
+    """
+
+    name: str
+    kind: Kind
+    data: DataRef
+    network: Build
+    objective: Objective[Tensor]
+    order: Order
+    solver: Solver
+    grid: Grid
+    evaluations: int
+    guidance: Guidance | None
+    training: Training

@@ -1,0 +1,107 @@
+"""A run folder: the resolved recipe in ``run.json``, checkpoints, pictures, and what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from .. import __version__
+from ..core import CheckpointError, Rng, Stream
+from .recipe import Recipe
+from .serial import decode, encode
+
+FORMAT = 1
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Args:
+        folder: where it is.
+        recipe: what it is made from.
+        seed: of everything random in it.
+        request: what was asked for by name when it was made, from which the recipe was resolved.
+    """
+
+    folder: Path
+    recipe: Recipe
+    seed: int
+    request: Mapping[str, Any]
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether a folder is a run's.
+
+        Raises:
+            CheckpointError: if it holds other things.
+        """
+        if (folder / "run.json").exists():
+            return True
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CheckpointError(f"{folder} exists and is no run folder; give --out another name.")
+        return False
+
+    def create(self) -> Run:
+        """Write ``run.json``; it appears whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": FORMAT,
+            "seed": self.seed,
+            "request": dict(self.request),
+            "recipe": encode(self.recipe),
+            "versions": {"rheos": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        }
+        temporary = self.folder / f".run.json.{os.getpid()}"
+        with temporary.open("w") as file:
+            json.dump(content, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.folder / "run.json")
+        return self
+
+    @staticmethod
+    def open(folder: Path, trusted: Collection[str] = ()) -> Run:
+        """Read a run folder; no code but rheos's own and that of ``trusted`` modules is run.
+
+        Raises:
+            CheckpointError: if it is no run folder, or damaged, or of another format, or names foreign code.
+        """
+        file = folder / "run.json"
+        if not file.is_file():
+            raise CheckpointError(f"{folder} is no run folder: it holds no run.json. `rheos train` makes one.")
+        try:
+            content = json.loads(file.read_text())
+            written, seed, stored = content["format"], int(content["seed"]), content["recipe"]
+            request = dict(content["request"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file} is damaged ({error!r}); restore it from a copy.") from error
+        if written != FORMAT:
+            raise CheckpointError(f"{file} has format {written}, this version of rheos reads format {FORMAT}.")
+        recipe = decode(stored, trusted)
+        if not isinstance(recipe, Recipe):
+            raise CheckpointError(f"{file} holds no recipe; restore it from a copy.")
+        return Run(folder, recipe, seed, request)
+
+    def network(self) -> nn.Module:
+        """A new network with the initial weights of this run's seed."""
+        return self.recipe.network(Rng(self.seed).fold(Stream.WEIGHTS))
+
+    @property
+    def samples(self) -> Path:
+        """The folder of pictures drawn while it learns."""
+        return self.folder / "samples"
+
+    @property
+    def measures(self) -> Path:
+        """The folder of what measuring had to learn."""
+        return self.folder / "measures"

@@ -1,0 +1,72 @@
+"""What all fixed-step solvers share: their cost, and what they do where a rate is not determined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..core.errors import InputError
+from ..core.protocols import S, Solver
+from ..core.ragged import Ragged
+from ..core.time import expand
+from ..core.tree import Tree, transform
+
+
+@dataclass(frozen=True)
+class FixedStep(Solver[S]):
+    """A solver whose steps are the gaps of its grid, and which never waits for the host.
+
+    Attributes:
+        stages: evaluations of the rate in each step.
+    """
+
+    stages: ClassVar[int] = 1
+
+    def evaluations(self, steps: int) -> int:
+        """Evaluations of the rate on a grid of ``steps`` steps."""
+        return self.stages * steps
+
+    def steps(self, evaluations: int) -> int:
+        """The most steps that a budget of ``evaluations`` pays for.
+
+        Raises:
+            InputError: if it does not pay for one.
+        """
+        if evaluations < self.stages:
+            raise InputError(
+                f"one step of {type(self).__name__} takes {self.stages} evaluations, and {evaluations} are allowed; "
+                f"allow at least {self.stages}, or take a solver of one evaluation a step."
+            )
+        return evaluations // self.stages
+
+
+def hold(known: Tensor | None, rate: Tree, other: Tree) -> Tree:
+    """The rate where it is ``known``, and elsewhere the ``other`` one, which is held instead.
+
+    Args:
+        known: what ``dynamics.determined`` says: bools of a shape that is a prefix of each leaf's, or ``None`` for
+            everywhere.
+        rate: the rate at the time in question.
+        other: the rate of the nearest time at which it is determined.
+    """
+    return rate if known is None else pick(known, rate, other)
+
+
+def pick(rows: Tensor, one: Tree, other: Tree) -> Tree:
+    """``one`` where ``rows`` is true and ``other`` elsewhere, leaf by leaf."""
+    return transform(lambda a, b: torch.where(expand(rows, a), a, b), one, other)
+
+
+def require_fixed_size(solver: Solver[Any], x: Tree) -> None:
+    """Refuse a state that grows: rates of different lengths cannot be combined."""
+    if isinstance(x, tuple):
+        for part in x:
+            require_fixed_size(solver, part)
+    elif isinstance(x, Ragged):
+        raise InputError(
+            f"{type(solver).__name__} combines rates of several times, and the elements of a growing state differ from "
+            "time to time; use Euler(), which has one stage."
+        )

@@ -1,0 +1,57 @@
+"""One and two processes train the same run: the same rows, the same noise, sums in another order."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rheos.training.journal import CLOCK
+
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+STEPS = "30"
+
+
+def launch(out: Path, world: int, *options: str) -> None:
+    """The processes that torchrun would start, without the seconds that its agent takes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank in range(world):
+        names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+        environment = {**os.environ, **names, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, str(SCRIPT), str(out), "--steps", STEPS, *options]
+        processes.append(subprocess.Popen(command, env=environment))
+    assert [process.wait(120) for process in processes] == [0] * world
+
+
+@pytest.mark.parametrize("accumulate", ["1", "2"])
+def test_two_processes_equal_one(tmp_path: Path, accumulate: str) -> None:
+    launch(tmp_path / "one", 1)
+    launch(tmp_path / "two", 2, "--accumulate", accumulate)
+    for part in ("model", "ema", "power"):
+        one, two = (
+            load_file(tmp_path / name / f"checkpoints/step-0000{STEPS}/{part}.safetensors") for name in ("one", "two")
+        )
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
+    curves = []
+    for name in ("one", "two"):
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        curves.append([[v for k, v in line.items() if k not in CLOCK] for line in lines])
+    torch.testing.assert_close(torch.tensor(curves[1]), torch.tensor(curves[0]), rtol=1e-4, atol=1e-5)
+
+
+def test_one_process_goes_on_with_what_two_began(tmp_path: Path) -> None:
+    launch(tmp_path, 2)
+    launch(tmp_path, 1, "--steps", "60")
+    assert (tmp_path / "checkpoints/step-000060").is_dir()
