@@ -49,6 +49,20 @@ def test_folders_that_all_images_share_are_no_classes(classes, tmp_path):
     assert open_images(tmp_path / "outer").classes == ("ant", "bee", "cat")
 
 
+def test_parts_of_a_data_set_are_no_classes(classes, tmp_path, draw):
+    (tmp_path / "set").mkdir()
+    classes.rename(tmp_path / "set" / "train")
+    (tmp_path / "set" / "test" / "ant").mkdir(parents=True)
+    Image.fromarray(draw(50)).save(tmp_path / "set" / "test" / "ant" / "0.png")
+    for path in (tmp_path / "set", zipped(tmp_path / "set", tmp_path / "set.zip")):
+        images = open_images(path)
+        assert images.classes == ("ant", "bee", "cat")
+        assert len(images) == 12
+        assert images.report.ignored == 2
+    (tmp_path / "set" / "test").rename(tmp_path / "set" / "bus")
+    assert open_images(tmp_path / "set").classes == ("bus", "train")
+
+
 def test_images_beside_class_folders_are_refused(classes):
     (classes / "cat" / "0.png").rename(classes / "stray.png")
     with pytest.raises(DataError, match=r"1 images beside them, such as stray\.png"):

@@ -53,6 +53,17 @@ def test_folder_of_hub_files(tmp_path, encoded, draw):
     assert cached.fingerprint == lazy.fingerprint
 
 
+@pytest.mark.parametrize("names", [("train-00000-of-00001", "test-00000-of-00001"), ("train/0", "test/0")])
+def test_only_the_training_files_are_read(tmp_path, encoded, names, draw):
+    for name, rows in zip(names, (encoded[:4], encoded[4:]), strict=True):
+        path = tmp_path / "data" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"image": rows}), path)
+    images = open_images(tmp_path)
+    assert len(images) == 4
+    assert np.array_equal(images.read(torch.tensor([3]))[0, 0], draw(3))
+
+
 def test_a_lone_column_of_bytes_and_names(tmp_path, encoded):
     pq.write_table(pa.table({"jpg": encoded, "class": ["b", "a"] * 6, "n": range(12)}), tmp_path / "a.parquet")
     images = open_images(tmp_path / "a.parquet")

@@ -110,7 +110,9 @@ def test_refused_samples(tmp_path):
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
+    write_npz(tmp_path / "a.npz", samples(2))
     write_npz(tmp_path / "a.npz", samples())
+    assert len(open_images(tmp_path / "a.npz")) == 5
     before = (tmp_path / "a.npz").read_bytes()
 
     def full(file, **arrays):

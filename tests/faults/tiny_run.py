@@ -1,6 +1,6 @@
-"""A small run as a program of its own, to be killed, stopped, starved and distributed: ``python tiny_run.py OUT [--name value]``.
+"""A small run as a program of its own, to be killed, stopped, starved and distributed.
 
-Prints nothing. Leaves the run folder, and samples as .npy files in it.
+``python tiny_run.py OUT [--name value]`` leaves the run folder, and samples as .npy files in it.
 """
 
 from __future__ import annotations

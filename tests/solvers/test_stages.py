@@ -110,7 +110,7 @@ def test_stages_stand_at_the_end_exactly():
 def test_costs(solver, stages):
     assert solver.evaluations(5) == 5 * stages
     assert integrate(solver, Flow(lambda x, t: x), NOISE, Uniform()(5)).evaluations == 5 * stages
-    assert solver.steps(4 * stages) == solver.steps(5 * stages - 1 if stages > 1 else 4) == 4
+    assert solver.steps(4 * stages) == solver.steps(5 * stages - 1) == 4
     with pytest.raises(InputError, match="at least"):
         solver.steps(stages - 1)
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast, final
 
 from rheos.core import DataError
 
-from .source import Source, by_folder, is_image
+from .source import Source, by_folder, is_image, training_part
 
 MEMBER_LIMIT = 1 << 28
 """Bytes that one unpacked member may have (256 MiB); no encoded image needs as many."""
@@ -42,7 +42,7 @@ class Archive(Source):
         self.path = path
         members = inspect(path)
         found = sorted({member.filename for member in members if not member.is_dir()})
-        self.names = [name for name in found if is_image(name)]
+        self.names = training_part([name for name in found if is_image(name)])
         self.ignored = len(found) - len(self.names)
         self.labels, self.classes = by_folder(self.names, str(path))
         self._handle: tuple[int, zipfile.ZipFile] | None = None

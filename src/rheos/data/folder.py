@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO, final
 
-from .source import Source, by_folder, is_image
+from .source import Source, by_folder, is_image, training_part
 
 
 @final
@@ -16,7 +16,7 @@ class Folder(Source):
     def __init__(self, root: Path) -> None:
         self.root = root
         found = list_files(root)
-        self.names = [name for name in found if is_image(name)]
+        self.names = training_part([name for name in found if is_image(name)])
         self.ignored = len(found) - len(self.names)
         self.labels, self.classes = by_folder(self.names, str(root))
 

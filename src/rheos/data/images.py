@@ -25,7 +25,7 @@ from .arrays import Stored, read_npy, read_npz
 from .check import Checked, Progress, Report, check, common_size, reason_of
 from .decode import decode, fit
 from .folder import Folder, list_files
-from .parquet import Parquet
+from .parquet import Parquet, training_files
 from .source import Source
 
 CACHE_BYTES = 1 << 30
@@ -147,8 +147,8 @@ def _open(path: Path) -> Source | Stored:
         raise DataError(f"{path} does not exist; {hint}")
     if path.is_dir():
         folder = Folder(path)
-        parts = [] if folder.names else [path / name for name in list_files(path) if _is_parquet(name)]
-        return Parquet(parts) if parts else folder
+        parts = [] if folder.names else [name for name in list_files(path) if _is_parquet(name)]
+        return Parquet([path / part for part in training_files(parts)]) if parts else folder
     if _is_parquet(path.name):
         return Parquet([path])
     readers = {".zip": Archive, ".npz": read_npz, ".npy": read_npy}

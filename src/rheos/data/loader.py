@@ -162,8 +162,8 @@ def _next(batches: Iterator[Any]) -> Batch | RheosError | None:
         return next(batches, None)
     except RuntimeError as error:
         return RheosError(
-            f"a data worker died ({str(error).splitlines()[0]}); memory or /dev/shm may be full: use fewer workers, or 0 "
-            f"to read in the training process. Nothing that was saved is lost."
+            f"a data worker died ({str(error).splitlines()[0]}); memory or /dev/shm may be full: use fewer workers, "
+            f"or 0 to read in the training process. Nothing that was saved is lost."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -18,7 +19,7 @@ from torch import Tensor
 from rheos.core import DataError, MissingExtraError
 
 from .labels import number_labels
-from .source import Source
+from .source import Source, training_part
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label", "y", "target")
@@ -100,6 +101,12 @@ class Parquet(Source):
                     self._kept.popitem(last=False)
             self._kept.move_to_end(place)
             return self._kept[place]
+
+
+def training_files(names: Sequence[str]) -> list[str]:
+    """Those of ``train`` among files like ``data/train-00000-of-00002.parquet`` or ``train/0.parquet``, else all."""
+    as_folders = {re.sub(r"([^/]*?)([-_.][^/]*)$", r"\1/\2", name): name for name in names}
+    return [as_folders[name] for name in training_part(list(as_folders))]
 
 
 def _pyarrow(module: str) -> Any:

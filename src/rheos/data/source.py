@@ -1,4 +1,4 @@
-"""Where encoded images lie: named entries, opened by number, in an order in which the file system has no say."""
+"""Where encoded images lie: named entries, opened by number, in an order of their own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from rheos.core import DataError
 
 from .decode import SUFFIXES
 
+TRAINING = ("train", "training")
+HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")
+
 
 class Source(ABC):
     """Encoded images. It is sent to worker processes, so it pickles without its open files.
@@ -23,7 +26,7 @@ class Source(ABC):
         names: what reports call each entry.
         labels: int64 ``(N,)``, or ``None``.
         classes: the name of each label.
-        ignored: files that were found beside the images and are none.
+        ignored: files that were found beside the images: no images, or images of the held-out parts.
     """
 
     names: Sequence[str]
@@ -47,6 +50,18 @@ def is_image(name: str) -> bool:
     return parts.suffix.lower() in SUFFIXES and not parts.name.startswith(".") and "__MACOSX" not in parts.parts
 
 
+def training_part(names: Sequence[str]) -> list[str]:
+    """The names in the folder ``train`` where it stands beside ``test`` and other parts of a data set only, else all.
+
+    Parts taken for classes would teach a model which images are held out.
+    """
+    top = _top_folders(names)
+    part = next((name for name in TRAINING if name in top), None)
+    if part is None or not {str(name).lower() for name in top} <= {*TRAINING, *HELD_OUT}:
+        return list(names)
+    return [name for name, folder in zip(names, top, strict=True) if folder == part]
+
+
 def by_folder(names: Sequence[str], where: str) -> tuple[Tensor | None, tuple[str, ...]]:
     """Labels from class folders: sorted by name, read below the folders that all images share.
 
@@ -57,11 +72,7 @@ def by_folder(names: Sequence[str], where: str) -> tuple[Tensor | None, tuple[st
     Raises:
         DataError: if some images lie in class folders and others beside these.
     """
-    folders = [tuple(name.split("/")[:-1]) for name in names]
-    # What the first and the last in sorted order share, all share.
-    ends = zip(min(folders, default=()), max(folders, default=()), strict=False)
-    depth = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
-    top = [folder[depth] if len(folder) > depth else None for folder in folders]
+    top = _top_folders(names)
     classes = tuple(sorted({name for name in top if name is not None}))
     if not classes:
         return None, ()
@@ -72,3 +83,12 @@ def by_folder(names: Sequence[str], where: str) -> tuple[Tensor | None, tuple[st
         )
     number = {name: label for label, name in enumerate(classes)}
     return torch.tensor([number[name] for name in top if name is not None]), classes
+
+
+def _top_folders(names: Sequence[str]) -> list[str | None]:
+    """The first folder of each name below those that all names share, or ``None`` where there is no further one."""
+    folders = [tuple(name.split("/")[:-1]) for name in names]
+    # What the first and the last in sorted order share, all share.
+    ends = zip(min(folders, default=()), max(folders, default=()), strict=False)
+    depth = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    return [folder[depth] if len(folder) > depth else None for folder in folders]

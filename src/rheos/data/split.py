@@ -29,7 +29,7 @@ def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     if not 0 < fraction < 1:
         raise InputError(f"the held-out fraction must lie between 0 and 1, got {fraction}.")
     hashes = Rng(seed).fold(Stream.ORDER).rows(torch.arange(count)).uniform(dtype=torch.float64)
-    held = hashes > fraction
+    held = hashes < fraction
     if not held.any():
         held[hashes.argmin()] = True
     if held.all():

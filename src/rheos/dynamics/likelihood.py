@@ -38,7 +38,7 @@ class Likelihood:
 
     Attributes:
         log_prob: nats (B,).
-        standard_error: of Hutchinson's estimate (B,); 0 when the trace is exact.
+        standard_error: of Hutchinson's estimate (B,), NaN for a single probe, which has no spread; 0 when the trace is exact.
         x: the other end of each trajectory: noise for given data, data for given noise.
         evaluations: calls of the velocity.
     """
@@ -78,7 +78,7 @@ def likelihood(
     solution = _integrate(flow, start, trace, solver, cond, rng, _grid(solver, grid, x1, (1.0, 0.0)))
     x0, change = solution.x
     columns = _normal_log_prob(x0, scale)[:, None] + change
-    return _summary(columns, x0, solution.evaluations)
+    return _summary(columns, x0, solution.evaluations, trace)
 
 
 def log_likelihood(flow: Flow, x1: Tensor, *, solver: Solver, trace: Trace = "exact", **options) -> Tensor:
@@ -106,7 +106,7 @@ def sample_with_log_prob(
     solution = _integrate(flow, start, trace, solver, cond, rng, _grid(solver, grid, x0, (0.0, 1.0)))
     x1, change = solution.x
     columns = _normal_log_prob(x0, scale)[:, None] - change
-    return _summary(columns, x1, solution.evaluations)
+    return _summary(columns, x1, solution.evaluations, trace)
 
 
 @final
@@ -213,10 +213,13 @@ def _grid(solver: Solver, grid: Tensor | None, x: Tensor, ends: tuple[float, flo
     return torch.linspace(*ends, 2 if solver.adaptive else STEPS + 1, dtype=dtype, device=x.device)
 
 
-def _summary(columns: Tensor, x: Tensor, evaluations: int) -> Likelihood:
+def _summary(columns: Tensor, x: Tensor, evaluations: int, trace: Trace) -> Likelihood:
     count = columns.shape[1]
     mean = columns.mean(1)
-    error = columns.std(1) / math.sqrt(count) if count > 1 else torch.zeros_like(mean)
+    if trace == "exact":
+        error = torch.zeros_like(mean)
+    else:
+        error = columns.std(1) / math.sqrt(count) if count > 1 else torch.full_like(mean, torch.nan)
     return Likelihood(mean, error, x, evaluations)
 
 

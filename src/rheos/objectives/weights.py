@@ -59,7 +59,7 @@ class VelocityWeight:
     def __call__(self, path: Affine, t: Tensor, predict: Quantity) -> Tensor:
         if predict == "velocity":
             return torch.ones_like(t)
-        gain = torch.as_tensor(path.schedule.frame(t).speed) * _relative_error(path, t, predict)
+        gain = path.schedule.frame(t).speed * _relative_error(path, t, predict)
         return torch.nan_to_num(gain.square(), nan=self.ceiling, posinf=self.ceiling).clamp(max=self.ceiling)
 
 
@@ -81,4 +81,4 @@ def _relative_error(path: Affine, t: Tensor, predict: Quantity) -> Tensor:
         return frame.sigma / frame.alpha
     if predict == "v":
         return 1 / (frame.alpha.square() + frame.sigma.square())
-    return 1 / torch.as_tensor(frame.speed).expand_as(frame.sigma)
+    return 1 / torch.as_tensor(frame.speed, dtype=t.dtype, device=t.device).expand_as(t)

@@ -122,14 +122,14 @@ class Affine:
         return Frame._make(expand(e.to(dtype), x) if isinstance(e, Tensor) else e for e in frame)
 
     def _score_from_velocity(self, u: Tensor, x: Tensor, frame: Frame) -> Tensor:
-        """``(alpha*u - d_alpha*x) / flux``; where the flux is 0 and sigma is not, ``-x0/sigma``."""
-        flux = _tensor(frame.flux, x)
-        direct = _ratio(frame.alpha * u - frame.d_alpha * x, flux)
+        """``(alpha*u - d_alpha*x) / flux``; where the flux is 0 or infinite, ``-x0/sigma``."""
+        flux = _tensor(_finite(frame.flux), x)
+        direct = _ratio(frame.alpha * u - _finite(frame.d_alpha) * x, flux)
         return torch.where(flux == 0, _wanted(*_ends(u, x, frame, "velocity"), frame, "score"), direct)
 
     def _velocity_from_score(self, score: Tensor, x: Tensor, frame: Frame) -> Tensor:
         """``(d_alpha*x + flux*score) / alpha``; where alpha is 0 the noise alone moves."""
-        direct = _ratio(frame.d_alpha * x + frame.flux * score, frame.alpha)
+        direct = _ratio(_finite(frame.d_alpha) * x + _finite(frame.flux) * score, frame.alpha)
         return torch.where(frame.alpha == 0, _finite(frame.d_sigma) * (-frame.sigma * score), direct)
 
 
@@ -183,7 +183,8 @@ def _tensor(value: Number, like: Tensor) -> Tensor:
     return value if isinstance(value, Tensor) else torch.tensor(value, dtype=like.dtype)
 
 
-def _finite(value: Tensor | float) -> Tensor | float:
+def _finite(value: Number) -> Number:
+    """The value, and 0 where it is infinite."""
     return torch.where(torch.isfinite(value), value, 0.0) if isinstance(value, Tensor) else value
 
 

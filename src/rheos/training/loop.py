@@ -120,6 +120,7 @@ def fit(
             journal = Journal(out, settings.steps, layout, progress)
             stack.callback(journal.close)
             run = _Run(module, feed, settings, seed, out, layout, place, journal, interrupt, draw_samples)
+            stack.callback(run.part)
             told = run.train(forecast)
         except OSError as error:
             raise checkpoint.unwritable(out, error) from error
@@ -170,6 +171,10 @@ class _Run:
                         self._go_back()
                         break
         return told
+
+    def part(self) -> None:
+        """Let go of the other processes."""
+        self.exchanging = self.module
 
     def _advance(self, parts: list[Rows]) -> None:
         """One optimiser step."""

@@ -1,0 +1,5 @@
+"""``python -m rheos`` is the command ``rheos``."""
+
+from .cli import run
+
+run()
