@@ -3,8 +3,8 @@
     python bench/images.py digits [--seeds 3]
     RHEOS_DATA=... python bench/images.py fashion [--seeds 1] [--images 60000]
 
-Digits are scikit-learn's. Fashion-MNIST is written out first as class folders of images of mixed sizes, as a user would have
-it. Kept: seconds (wall and processor) of training, and every figure of the evaluation, a seed each.
+Digits are scikit-learn's. Fashion-MNIST is written out first as class folders of images of mixed sizes, as a user
+would have it. Kept: seconds (wall and processor) of training, and every figure of the evaluation, a seed each.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import keep
 from PIL import Image
+
+from machine import keep
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 SIDES = (28, 32, 40, 56)

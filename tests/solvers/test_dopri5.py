@@ -120,6 +120,46 @@ def test_step_works_without_a_memory():
     torch.testing.assert_close(step.x, START / (1 + step.t[:, None] ** 2 * START), rtol=1e-5, atol=1e-5)
 
 
+def test_a_grid_point_does_not_shorten_the_steps_after_it():
+    near = torch.tensor([0.0, 0.5, 0.5 + 1e-9, 1.0], dtype=torch.float64)
+    free = integrate(Dopri5(), Flow(decaying), START, near[[0, 1, 3]]).evaluations
+    assert integrate(Dopri5(), Flow(decaying), START, near).evaluations <= free + 6
+
+
+def test_steps_grow_with_the_fifth_root_of_the_tolerance_and_remember_the_last_norm():
+    flow = Flow(lambda x, t: torch.sin(3 * x))
+    memory = Dopri5().start(flow, START, ENDS)._replace(size=torch.full((4,), 0.1, dtype=torch.float64))
+
+    def next_size(atol: float, beta: float, norm: float) -> Tensor:
+        solver = Dopri5(0.0, atol, beta=beta, grow=1e9)
+        before = memory._replace(norm=torch.full((4,), norm, dtype=torch.float64))
+        return solver.step(flow, START, ENDS[0], ENDS[1], before).memory.size
+
+    torch.testing.assert_close(next_size(0.32, 0.0, 1.0), 2 * next_size(0.01, 0.0, 1.0))
+    # A last norm below this one's says that errors are growing: the next step is more careful.
+    torch.testing.assert_close(next_size(0.01, 0.1, 1.0), 10**0.1 * next_size(0.01, 0.1, 0.1))
+
+
+def test_a_step_too_long_for_the_domain_is_shortened():
+    flow = Flow(lambda x, t: torch.where(x < 0, torch.nan, -50 * x))
+    x = torch.ones(4, 2, dtype=torch.float64)
+    memory = Dopri5().start(flow, x, ENDS)._replace(size=torch.ones(4, dtype=torch.float64))
+    end = integrate(Dopri5(1e-6, 1e-9), flow, x, ENDS * 0.2, memory=memory).x
+    torch.testing.assert_close(end, torch.exp(-10 * x), rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("speed", [1.0, 1e3])
+def test_the_first_step_fits_the_speed(speed):
+    memory = Dopri5(1e-6, 1e-6).start(Flow(lambda x, t: -speed * x), START, ENDS)
+    assert bool((memory.size * speed > 1e-3).all())
+    assert bool((memory.size * speed < 1.01).all())
+
+
+def test_the_first_step_is_short_where_the_first_rate_tells_nothing():
+    memory = Dopri5().start(Flow(lambda x, t: (t**8)[:, None].expand_as(x)), START, ENDS)
+    assert bool((memory.size <= 1e-4).all())
+
+
 class Pair:
     """A state (x, its log-volume) as a tuple."""
 

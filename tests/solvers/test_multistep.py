@@ -165,6 +165,13 @@ def test_an_undetermined_start_has_no_weight_in_later_steps(order):
     torch.testing.assert_close(steps[-1].x, begun, rtol=1e-12, atol=1e-12 * float(begun.abs().max()))
 
 
+def test_unipc_gives_a_velocity_that_stands_still_no_weight_in_its_corrector():
+    path, grid = Affine(Polynomial(2.0)), Uniform()(5, torch.float64)
+    second = list(walk(UniPC(path, order=2), one_point(path, 1.5), NOISE, grid))[2]
+    alpha, sigma = path.schedule(grid[1])
+    torch.testing.assert_close(second.memory.corrected, alpha * 1.5 + sigma * NOISE, rtol=0, atol=1e-12)
+
+
 def test_unipc_gives_an_undetermined_start_no_weight_in_its_corrector():
     path = Affine()
     exact = one_point(path, 1.5)

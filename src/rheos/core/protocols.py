@@ -73,12 +73,16 @@ class Step(NamedTuple, Generic[S]):
     error: Tensor | None = None
 
 
-@dataclass(frozen=True)
 class Solver(ABC, Generic[S]):
-    """A rule that carries a state over one step. A frozen value: what changes from step to step is its memory."""
+    """A rule that carries a state over one step. A frozen dataclass: what changes from step to step is its memory.
 
-    order: ClassVar[int] | int = 1
-    adaptive: ClassVar[bool] = False
+    Attributes:
+        order: the power of the step by which the error falls.
+        adaptive: whether a step may stop short of its end, so that the loop asks for another.
+    """
+
+    order: int = 1
+    adaptive: bool = False
 
     def start(self, dynamics: Dynamics[S], x: S, grid: Tensor) -> Memory:
         """The memory before the first step of ``grid``."""

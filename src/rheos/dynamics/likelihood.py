@@ -38,7 +38,7 @@ class Likelihood:
 
     Attributes:
         log_prob: nats (B,).
-        standard_error: of Hutchinson's estimate (B,), NaN for a single probe, which has no spread; 0 when the trace is exact.
+        standard_error: of Hutchinson's estimate (B,); NaN for one probe, which has no spread; 0 for the exact trace.
         x: the other end of each trajectory: noise for given data, data for given noise.
         evaluations: calls of the velocity.
     """

@@ -1,7 +1,7 @@
 """Evaluation: what is measured of each sort of tensor, and how it is shown."""
 
-from .images import Sets, measure_images
+from .images import Sets, code_length, measure_images
 from .points import measure_points
 from .report import Findings, Report, Row
 
-__all__ = ["Findings", "Report", "Row", "Sets", "measure_images", "measure_points"]
+__all__ = ["Findings", "Report", "Row", "Sets", "code_length", "measure_images", "measure_points"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -76,6 +77,18 @@ def measure_images(
     ]
     remark = "The samples lie nearer to training images than held-out images do: this model memorises."
     return Findings(tuple(rows), {name: curve}, (remark,) if near.memorised else ())
+
+
+def code_length(bits: Tensor, *, given_class: bool) -> Row:
+    """The mean bits per dimension beside its standard error.
+
+    Args:
+        bits: of each held-out image (N,), more than one for an error.
+        given_class: whether the model was told the class of each.
+    """
+    name = f"bits per dimension{' given the class' if given_class else ''}, {len(bits)} held-out images"
+    error = float(bits.double().std()) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
+    return Row(name, float(bits.double().mean()), error, "standard error", "lower")
 
 
 def _in_features(real: Tensor, fake: Tensor, extractor: FeatureExtractor, rng: Rng) -> list[Row]:

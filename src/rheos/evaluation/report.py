@@ -80,7 +80,7 @@ class Report:
 
     def json(self) -> str:
         """The report as JSON, in a fixed order."""
-        return json.dumps(_finite(asdict(self)), indent=1) + "\n"
+        return json.dumps(_finite(asdict(self)), indent=1, allow_nan=False) + "\n"
 
     def page(self, pictures: Mapping[str, Path] | None = None) -> str:
         """The report as one HTML page that needs no other file.

@@ -42,7 +42,8 @@ class Times(ABC):
         if rng.row is None:
             raise ShapeError("stratified times need an Rng with rows: call rng.rows(torch.arange(batch)).")
         turned = torch.frac(rng.row.to(torch.float64) * _ROTATION + 0.5 * _ROTATION)
-        return self.warp(turned.clamp(2.0**-25, 1 - 2.0**-25).to(torch.float32))
+        # In float32 the last number below 1 is 1 - 2**-24.
+        return self.warp(turned.clamp(2.0**-24, 1 - 2.0**-24).to(torch.float32))
 
 
 @final

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..core import InputError, Rng, Stream
+from ..core import CheckpointError, InputError, Rng, Stream
 from ..data import (
     Dataset,
     ImageSet,
@@ -27,11 +26,13 @@ from ..data import (
     write_npz,
     write_png,
 )
-from ..evaluation import Findings, Sets, measure_images
+from ..evaluation import Findings, Sets, code_length, measure_images
 from ..metrics import (
     Classifier,
     FeatureExtractor,
     RandomFeatures,
+    Values,
+    bits_per_dimension,
     dequantise,
     load_inception,
     train_classifier,
@@ -40,7 +41,7 @@ from ..nn import MLP, DiT, UNet
 from ..objectives import Matching
 from ..objectives.times import Uniform
 from ..solvers import AdamsBashforth, grids
-from ..training import Training
+from ..training import Training, checkpoint
 from .recipe import Build, DataRef, Generate, Kind, Recipe, Splits
 
 LARGE = 5_000
@@ -51,6 +52,14 @@ MEASURED = 20_000
 
 BUDGETS = (5, 100)
 """Network evaluations at which quality is measured besides the run's own."""
+
+CODED = 128
+"""Held-out images whose bits per dimension are estimated, at most: each costs some hundred backward passes."""
+
+READABLE = 8
+"""The smallest side that a classifier reads; random features take half of it."""
+
+logger = logging.getLogger(__name__)
 
 
 @final
@@ -63,7 +72,8 @@ class Images(Kind):
         channels: 1 or 3.
         names: names of the classes.
         mirrored: whether training mirrors each image by chance.
-        noisy: whether training adds the uniform noise that makes bytes continuous, which likelihoods need.
+        noisy: whether training adds the uniform noise that makes bytes continuous, which likelihoods need; then
+            :meth:`measure` finds bits per dimension.
     """
 
     size: int
@@ -106,20 +116,34 @@ class Images(Kind):
         training, labels = _states(splits.training, rng)
         held_out, held_labels = _states(splits.held_out, rng)
         classifier = None
-        if labels is not None and held_labels is not None and len(self.names) > 1:
-            classifier = _kept(folder) or train_classifier(training, labels, rng, held_out=(held_out, held_labels))
-            _keep(folder, classifier)
-        extractor: FeatureExtractor = classifier or RandomFeatures(self.channels, rng)
-        if weights is not None:
-            extractor = load_inception(weights)
+        if labels is not None and held_labels is not None and len(self.names) > 1 and self.size >= READABLE:
+            classifier = _kept(folder)
+            if classifier is None:
+                classifier = train_classifier(training, labels, rng, held_out=(held_out, held_labels))
+                _keep(folder, classifier)
+        extractor: FeatureExtractor = load_inception(weights) if weights is not None else classifier or self._plain(rng)
         asked = None
         if labels is not None:
             # The classes asked for are as frequent as in the data.
             asked = labels[(rng.fold(Stream.CONDITION).rows(torch.arange(count)).uniform() * len(labels)).long()]
-        budgets = {*BUDGETS, generate.evaluations}
-        drawn = {budget: generate(asked, count, budget).clamp(-1, 1) for budget in sorted(budgets)}
-        sets = Sets(training, held_out)
-        return measure_images(drawn, generate.evaluations, sets, extractor, classifier, asked, rng)
+        drawn, chosen = generate.curve(asked, count, BUDGETS)
+        drawn = {budget: states.clamp(-1, 1) for budget, states in drawn.items()}
+        findings = measure_images(drawn, chosen, Sets(training, held_out), extractor, classifier, asked, rng)
+        if not self.noisy:
+            return findings
+        bits = self._bits(generate, splits.held_out, rng)
+        return replace(findings, rows=(*findings.rows, code_length(bits, given_class=labels is not None)))
+
+    def _plain(self, rng: Rng) -> FeatureExtractor:
+        """Features that need no labels."""
+        return RandomFeatures(self.channels, rng) if 2 * self.size >= READABLE else Values()
+
+    def _bits(self, generate: Generate, held_out: Dataset, rng: Rng) -> Tensor:
+        """Bits per dimension of held-out images, made continuous as in training."""
+        values, labels = held_out.take(_some(len(held_out), CODED, rng))
+        states = dequantise(values, rng=rng.fold(Stream.AUGMENT))
+        log_prob = generate.log_prob(states, labels if isinstance(labels, Tensor) else None, rng)
+        return bits_per_dimension(log_prob, math.prod(self.shape))
 
 
 def images(
@@ -142,14 +166,20 @@ def images(
         width: features of the network.
         mirrored: mirror training images by chance.
         noisy: add uniform noise to bytes, for likelihoods.
+
+    Raises:
+        InputError: if the numbers do not suit the images or the network.
+        DataError: if the images cannot be used.
     """
+    if data is None and (size not in (None, 8) or channels not in (None, 1)):
+        raise InputError("scikit-learn's digits are grey, 8 x 8; give --data with images of your own for others.")
     found = digits() if data is None else open_images(data, size, channels)
     kind = Images(found.shape[1], found.shape[0], tuple(found.classes), mirrored, noisy)
     count = len(_split(found).training)
     return Recipe(
         name="images",
         kind=kind,
-        data=DataRef(None if data is None else str(Path(data).resolve()), found.fingerprint, count),
+        data=DataRef(None if data is None else str(Path(data).expanduser().resolve()), found.fingerprint, count),
         network=Build(network, network_options(kind, network, width)),
         objective=Matching(times=Uniform(stratified=True)),
         order=Shuffled(count),
@@ -157,7 +187,7 @@ def images(
         grid=grids.Uniform(),
         evaluations=10,
         guidance=None,
-        training=Training(steps=500, batch=128) if kind.size <= 16 else Training(steps=4_000, batch=64),
+        training=Training(steps=1_000, batch=128) if kind.size <= 16 else Training(steps=4_000, batch=64),
     )
 
 
@@ -168,6 +198,8 @@ def network_options(kind: Images, network: type[nn.Module], width: int | None) -
     Raises:
         InputError: if the size does not suit the network, or the network is none of the three.
     """
+    if width is not None and width < 1:
+        raise InputError(f"a network has a width of at least 1, got {width}.")
     patch = 2 ** max(0, math.ceil(math.log2(kind.size / 16)))
     if network is not MLP and kind.size % (2 * patch):
         fitting = kind.size // (2 * patch) * 2 * patch
@@ -176,14 +208,14 @@ def network_options(kind: Images, network: type[nn.Module], width: int | None) -
         )
     classes = {"classes": len(kind.names)}
     if network is UNet:
-        levels = {"multipliers": [1, 2], "blocks": 1, "patch": patch}
+        levels = {"multipliers": (1, 2), "blocks": 1, "patch": patch}
         return {"channels": kind.channels, "width": width or 32, **levels, **classes}
     if network is DiT:
         width = width or 96
         tokens = {"size": kind.size, "patch": 2 * patch, "depth": 4, "heads": max(1, width // 32)}
         return {"channels": kind.channels, "width": width, **tokens, **classes}
     if network is MLP:
-        return {"shape": list(kind.shape), "width": width or 256, "depth": 4, **classes}
+        return {"shape": kind.shape, "width": width or 256, "depth": 4, **classes}
     raise InputError(
         f"images know how to build a UNet, a DiT and an MLP, not {network.__name__}; put Build({network.__name__}, "
         "{...}) into a recipe of your own."
@@ -192,26 +224,38 @@ def network_options(kind: Images, network: type[nn.Module], width: int | None) -
 
 def _split(found: ImageSet) -> Splits:
     training, held_out = split(len(found), 0.2 if len(found) < LARGE else 0.1, seed=0)
-    return Splits(found.subset(training), found.subset(held_out), found.fingerprint)
+    report = str(found.report) if found.report.unreadable else ""
+    return Splits(found.subset(training), found.subset(held_out), found.fingerprint, report)
 
 
 def _states(dataset: Dataset, rng: Rng) -> tuple[Tensor, Tensor | None]:
     """At most ``MEASURED`` images of a set as states, and their labels."""
-    count = len(dataset)
-    index = torch.arange(count) if count <= MEASURED else rng.permutation(count)[:MEASURED].sort()[0]
-    values, labels = dataset.take(index)
+    values, labels = dataset.take(_some(len(dataset), MEASURED, rng))
     return to_unit(values), labels if isinstance(labels, Tensor) else None
+
+
+def _some(count: int, most: int, rng: Rng) -> Tensor:
+    """The indices of at most ``most`` of ``count`` data, ascending."""
+    return torch.arange(count) if count <= most else rng.permutation(count)[:most].sort()[0]
 
 
 def _keep(folder: Path, classifier: Classifier) -> None:
     tensors, config = classifier.state()
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "classifier.safetensors")
-    (folder / "classifier.json").write_text(json.dumps(config))
+    files = (("weights.safetensors", checkpoint.pack(tensors)), ("config.json", checkpoint.to_json(config)))
+    checkpoint.write(folder / "classifier", files)
 
 
 def _kept(folder: Path) -> Classifier | None:
-    config = folder / "classifier.json"
-    if not config.exists():
+    """The classifier of an earlier evaluation; none when there is none, or it is damaged."""
+    place = folder / "classifier"
+    checkpoint.recover(folder)
+    if not place.is_dir():
         return None
-    return Classifier.from_state(load_file(folder / "classifier.safetensors"), json.loads(config.read_text()))
+    try:
+        checkpoint.verify(place)
+        return Classifier.from_state(
+            checkpoint.read_tensors(place, "weights"), checkpoint.read_json(place, "config")
+        )
+    except CheckpointError as error:
+        logger.warning("%s Another classifier is trained.", error)
+        return None

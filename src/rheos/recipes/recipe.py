@@ -6,14 +6,14 @@ A recipe holds no weights and no data. It is what ``run.json`` stores, so that a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final
 
 from torch import Tensor, nn
 
-from ..core import Guidance, Objective, Order, Rng, Solver
+from ..core import Guidance, InputError, Objective, Order, Rng, Solver
 from ..data import Dataset
 from ..evaluation import Findings
 from ..nn import seeded
@@ -28,11 +28,18 @@ class Build:
 
     Args:
         network: the class.
-        options: its arguments by name: numbers, text, lists.
+        options: its arguments by name: numbers, text, tuples.
+
+    Raises:
+        InputError: if it is no class of a network.
     """
 
     network: type[nn.Module]
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.network, type) and issubclass(self.network, nn.Module)):
+            raise InputError(f"a network is named by its class, a torch.nn.Module, got {self.network!r}.")
 
     def __call__(self, rng: Rng | int) -> nn.Module:
         """The network, with initial weights that are a function of ``rng`` alone."""
@@ -59,15 +66,23 @@ class DataRef:
 @final
 @dataclass(frozen=True)
 class Splits:
-    """Data to train on, data held out for measuring, and the fingerprint of both."""
+    """Data to train on and data held out for measuring.
+
+    Args:
+        training: the data to train on.
+        held_out: the others.
+        fingerprint: of both together; :attr:`DataRef.fingerprint` while they are unchanged.
+        report: what a reader should know of them, such as the names of files that were left out; often nothing.
+    """
 
     training: Dataset
     held_out: Dataset
     fingerprint: str
+    report: str = ""
 
 
 class Generate(Protocol):
-    """Samples on demand, for measuring: sample i comes from noise i, whatever the budget."""
+    """A trained generator, for measuring: sample i comes from noise i, whatever the budget."""
 
     @property
     def evaluations(self) -> int:
@@ -75,7 +90,17 @@ class Generate(Protocol):
         ...
 
     def __call__(self, labels: Tensor | None, count: int, evaluations: int) -> Tensor:
-        """``count`` states with these labels (count,), in as many network evaluations."""
+        """``count`` states with these labels (count,), in at most so many network evaluations."""
+        ...
+
+    def curve(self, labels: Tensor | None, count: int, budgets: Iterable[int]) -> tuple[dict[int, Tensor], int]:
+        """States from the same noise for several budgets, by the evaluations that they took, and which of these
+        numbers is that of the generator's own budget."""
+        ...
+
+    def log_prob(self, states: Tensor, labels: Tensor | None, rng: Rng) -> Tensor:
+        """The model's log-density (B,) of states with these labels, in nats; ``rng`` draws what estimating it
+        needs."""
         ...
 
 
@@ -142,6 +167,9 @@ class Recipe:
         evaluations: network evaluations a sample.
         guidance: how a condition is stressed; not at all when ``None``.
         training: how long and how fast.
+
+    Raises:
+        InputError: if a part is not what its field says.
     """
 
     name: str
@@ -155,3 +183,27 @@ class Recipe:
     evaluations: int
     guidance: Guidance | None
     training: Training
+
+    def __post_init__(self) -> None:
+        for name, sort in _SORTS.items():
+            value = getattr(self, name)
+            if not isinstance(value, sort):
+                raise InputError(f"the {name} of a recipe must be a {sort.__name__}, got {value!r}.")
+        for name in ("objective", "order", "guidance"):
+            value = getattr(self, name)
+            if not callable(value) and (name, value) != ("guidance", None):
+                raise InputError(f"the {name} of a recipe must be callable, got {value!r}.")
+        if isinstance(self.evaluations, bool) or self.evaluations < 1:
+            raise InputError(f"a sample takes at least 1 evaluation, got evaluations = {self.evaluations!r}.")
+
+
+_SORTS = {
+    "name": str,
+    "kind": Kind,
+    "data": DataRef,
+    "network": Build,
+    "solver": Solver,
+    "grid": Grid,
+    "evaluations": int,
+    "training": Training,
+}

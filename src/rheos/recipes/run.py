@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..core import CheckpointError, Rng, Stream
+from ..core import CheckpointError, RheosError, Rng, Stream
+from .files import write_whole
 from .recipe import Recipe
 from .serial import decode, encode
 
@@ -47,7 +47,8 @@ class Run:
         """
         if (folder / "run.json").exists():
             return True
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # What a kill in the middle of writing run.json left is nobody else's.
+        if folder.exists() and (not folder.is_dir() or any(not _is_draft(p) for p in folder.iterdir())):
             raise CheckpointError(f"{folder} exists and is no run folder; give --out another name.")
         return False
 
@@ -61,12 +62,7 @@ class Run:
             "recipe": encode(self.recipe),
             "versions": {"rheos": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
-        temporary = self.folder / f".run.json.{os.getpid()}"
-        with temporary.open("w") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.folder / "run.json")
+        write_whole(self.folder / "run.json", json.dumps(content, indent=1) + "\n")
         return self
 
     @staticmethod
@@ -81,20 +77,35 @@ class Run:
             raise CheckpointError(f"{folder} is no run folder: it holds no run.json. `rheos train` makes one.")
         try:
             content = json.loads(file.read_text())
-            written, seed, stored = content["format"], int(content["seed"]), content["recipe"]
-            request = dict(content["request"])
-        except (ValueError, KeyError, TypeError) as error:
+            written = content["format"]
+            if written != FORMAT:
+                raise CheckpointError(f"{file} has format {written}, this version of rheos reads format {FORMAT}.")
+            seed, stored, request = int(content["seed"]), content["recipe"], dict(content["request"])
+            recipe = decode(stored, trusted)
+        except CheckpointError:
+            raise
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"{file} is damaged ({error!r}); restore it from a copy.") from error
-        if written != FORMAT:
-            raise CheckpointError(f"{file} has format {written}, this version of rheos reads format {FORMAT}.")
-        recipe = decode(stored, trusted)
         if not isinstance(recipe, Recipe):
             raise CheckpointError(f"{file} holds no recipe; restore it from a copy.")
         return Run(folder, recipe, seed, request)
 
     def network(self) -> nn.Module:
-        """A new network with the initial weights of this run's seed."""
-        return self.recipe.network(Rng(self.seed).fold(Stream.WEIGHTS))
+        """A new network with the initial weights of this run's seed.
+
+        Raises:
+            CheckpointError: if the options in ``run.json`` are not those of a network of rheos.
+        """
+        build = self.recipe.network
+        try:
+            return build(Rng(self.seed).fold(Stream.WEIGHTS))
+        except (TypeError, ValueError, RuntimeError) as error:
+            # A network of the user's own fails in its own words.
+            if isinstance(error, RheosError) or not build.network.__module__.startswith("rheos."):
+                raise
+            raise CheckpointError(
+                f"the network {build.network.__name__} of {self.folder} cannot be built with its options ({error})."
+            ) from error
 
     @property
     def samples(self) -> Path:
@@ -105,3 +116,7 @@ class Run:
     def measures(self) -> Path:
         """The folder of what measuring had to learn."""
         return self.folder / "measures"
+
+
+def _is_draft(file: Path) -> bool:
+    return file.name.startswith(".run.json.") and file.name.endswith(".draft")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, final
 
@@ -9,12 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from ..core import InputError, Rng, integrate
-from ..solvers import FixedStep
+from ..dynamics import log_likelihood
+from ..objectives import Matching, Normal
+from ..solvers import Dopri5, FixedStep
 from .recipe import Recipe
+
+LIKELIHOOD = Dopri5(rtol=1e-4, atol=1e-4)
+"""What integrates a log-density. Its error, some thousandths of a nat, is far below that of the probes."""
+
+PROBES = 2
+"""Directions in which the divergence of each state is probed; more states tell more than more probes."""
 
 
 class Drawn(NamedTuple):
-    """Samples: states (N, ...), their labels (N,) where there are classes, and what one sample cost."""
+    """Samples: states (N, ...), their labels (N,) where there are classes, and what one sample cost: evaluations of
+    the (guided) model, and passes through the network. Of an adaptive solver, what the costliest batch took."""
 
     states: Tensor
     labels: Tensor | None
@@ -32,6 +43,9 @@ class Sampler:
         network: the trained network, on its device.
         seed: of the noise.
         batch: samples that are carried together; memory grows with it, the samples do not change.
+
+    Raises:
+        InputError: if the batch is empty.
     """
 
     recipe: Recipe
@@ -39,14 +53,36 @@ class Sampler:
     seed: int = 0
     batch: int = 500
 
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"a batch holds at least one sample, got batch = {self.batch}.")
+
     @property
     def evaluations(self) -> int:
-        """Network evaluations a sample when nothing else is asked."""
+        """Network evaluations a sample when nothing else is asked; of an adaptive solver only a wish."""
         return self.recipe.evaluations
 
     def __call__(self, labels: Tensor | None, count: int, evaluations: int) -> Tensor:
-        """``count`` states with these labels, in at most so many network evaluations."""
-        return self.draw(count, labels, evaluations=evaluations).states
+        """``count`` states with these labels, in at most so many network evaluations; an adaptive solver takes as
+        many as it needs."""
+        fixed = isinstance(self.recipe.solver, FixedStep)
+        return self.draw(count, labels, evaluations=evaluations if fixed else None).states
+
+    def curve(self, labels: Tensor | None, count: int, budgets: Iterable[int]) -> tuple[dict[int, Tensor], int]:
+        """States from the same noise for several budgets, by the evaluations that they took, and which of these
+        numbers is that of the recipe's own budget.
+
+        Budgets that do not pay for a step are left out; of an adaptive solver, all but its own are.
+        """
+        own = self.draw(count, labels)
+        found = {own.evaluations: own.states}
+        solver = self.recipe.solver
+        if isinstance(solver, FixedStep):
+            for budget in sorted(set(budgets)):
+                if budget >= solver.stages and solver.evaluations(solver.steps(budget)) not in found:
+                    drawn = self.draw(count, labels, evaluations=budget)
+                    found[drawn.evaluations] = drawn.states
+        return dict(sorted(found.items())), own.evaluations
 
     def draw(
         self, count: int, labels: Tensor | None = None, *, evaluations: int | None = None, steps: int | None = None
@@ -56,40 +92,85 @@ class Sampler:
         Args:
             count: how many.
             labels: the class of each (count,), -1 for none in particular; the classes in turn when left out.
-            evaluations: at most so many evaluations of the network a sample.
+            evaluations: at most so many evaluations of the (guided) model a sample.
             steps: so many steps of the solver, instead.
+
+        Raises:
+            InputError: if the numbers or labels make no sense, or the budget does not pay for a step, or a budget is
+                given to an adaptive solver.
         """
         if count < 1:
             raise InputError(f"at least one sample must be asked for, got {count}.")
+        if steps is not None and evaluations is not None:
+            raise InputError("give steps or evaluations, not both: one follows from the other.")
         recipe = self.recipe
-        if steps is None:
-            steps = self._steps(recipe.evaluations if evaluations is None else evaluations)
         labels = self._labels(count, labels)
-        device = next(self.network.parameters()).device
-        grid = recipe.grid(steps, device=device)
+        device = self._device
+        grid = recipe.grid(self._steps(evaluations) if steps is None else steps, device=device)
         flow = recipe.objective.dynamics(self.network)
         if recipe.guidance is not None:
             flow = flow.over(recipe.guidance)
-        states, cost = [], (0, 0)
-        training = self.network.training
-        self.network.eval()
-        for first in range(0, count, self.batch):
-            rows = torch.arange(first, min(first + self.batch, count), device=device)
-            rng = Rng(self.seed).rows(rows)
-            like = torch.empty(len(rows), *recipe.kind.shape, device=device)
-            cond = None if labels is None else labels[rows.cpu()].to(device)
-            with torch.no_grad():
-                start = recipe.objective.prior(rng, like)
+        states, evaluated, passed = [], 0, 0
+        with _evaluating(self.network), torch.no_grad():
+            for rows in torch.arange(count).split(self.batch):
+                rng = Rng(self.seed).rows(rows.to(device))
+                start = recipe.objective.prior(rng, torch.empty(len(rows), *recipe.kind.shape, device=device))
+                cond = None if labels is None else labels[rows].to(device)
                 solution = integrate(recipe.solver, flow, start, grid, cond, rng)
-            states.append(solution.x.cpu())
-            cost = solution.evaluations, solution.passes
-        self.network.train(training)
-        return Drawn(torch.cat(states), labels, *cost)
+                states.append(solution.x.cpu())
+                evaluated, passed = max(evaluated, solution.evaluations), max(passed, solution.passes)
+        return Drawn(torch.cat(states), labels, evaluated, passed)
 
-    def _steps(self, evaluations: int) -> int:
+    def log_prob(self, states: Tensor, labels: Tensor | None, rng: Rng) -> Tensor:
+        """The log-density (B,) of states with these labels, in nats, by Hutchinson's estimate; without guidance.
+
+        Args:
+            states: (B, ...).
+            labels: the class of each (B,), -1 for none in particular; ``None`` where there are no classes.
+            rng: draws the probes.
+
+        Raises:
+            InputError: if what was learned is not the flow of normal noise.
+        """
+        objective = self.recipe.objective
+        if not isinstance(objective, Matching) or not isinstance(objective.source, Normal):
+            raise InputError("a log-density is that of a flow from normal noise, which this recipe does not learn.")
+        device = self._device
+        flow = objective.dynamics(self.network)
+        scale = objective.path.prior(torch.ones((), device=device))
+        found = []
+        with _evaluating(self.network), torch.no_grad():
+            for rows in torch.arange(len(states)).split(self.batch):
+                found.append(
+                    log_likelihood(
+                        flow,
+                        states[rows].to(device),
+                        solver=LIKELIHOOD,
+                        trace="hutchinson",
+                        cond=None if labels is None else labels[rows].to(device),
+                        rng=rng.rows(rows.to(device)),
+                        probes=PROBES,
+                        scale=scale,
+                    ).cpu()
+                )
+        return torch.cat(found)
+
+    @property
+    def _device(self) -> torch.device:
+        first = next(self.network.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def _steps(self, evaluations: int | None) -> int:
         solver = self.recipe.solver
-        # An adaptive solver takes the steps it needs; its grid is the two ends.
-        return solver.steps(evaluations) if isinstance(solver, FixedStep) else 1
+        if isinstance(solver, FixedStep):
+            return solver.steps(self.recipe.evaluations if evaluations is None else evaluations)
+        if evaluations is not None:
+            raise InputError(
+                f"{type(solver).__name__} takes as many evaluations as its tolerances need; leave the number out, or "
+                "take a solver of fixed steps."
+            )
+        # The grid of a solver that chooses its own steps is the two ends.
+        return 1
 
     def _labels(self, count: int, labels: Tensor | None) -> Tensor | None:
         classes = len(self.recipe.kind.classes)
@@ -97,8 +178,22 @@ class Sampler:
             return torch.arange(count) % classes if classes else None
         if not classes:
             raise InputError("this run has no classes, so no label can be asked for.")
-        if labels.shape != (count,) or int(labels.min()) < -1 or int(labels.max()) >= classes:
+        whole = not labels.is_floating_point() and labels.dtype != torch.bool
+        if not whole or labels.shape != (count,) or int(labels.min()) < -1 or int(labels.max()) >= classes:
             raise InputError(
-                f"labels are ({count},) numbers from -1 (any) to {classes - 1}, got {labels.tolist()[:10]}."
+                f"labels are ({count},) integers from -1 (any) to {classes - 1}, got {tuple(labels.shape)} "
+                f"{labels.flatten().tolist()[:10]}."
             )
         return labels
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode; afterwards each of its parts is as it was."""
+    former = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, training in former:
+            part.training = training

@@ -32,6 +32,8 @@ def encode(value: Any) -> Any:
             raise InputError('a mapping in a recipe cannot have a key "class" or "type".')
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, type):
+        if not _usable(value):
+            raise InputError(f"only dataclasses and networks can stand in a recipe, not the class {value.__name__}.")
         return {"type": _name(value)}
     if dataclasses.is_dataclass(value):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
@@ -61,15 +63,19 @@ def decode(value: Any, trusted: Collection[str] = ()) -> Any:
     if "class" not in value:
         return {key: decode(item, trusted) for key, item in value.items()}
     cls: Any = _find(value["class"], trusted)
-    if not dataclasses.is_dataclass(cls):
+    if not hasattr(cls, "__dataclass_fields__"):
         raise CheckpointError(f"{value['class']} is no part of a recipe; the run folder was not written by rheos.")
     options = {key: decode(item, trusted) for key, item in value.items() if key != "class"}
     try:
         return cls(**options)
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
         raise CheckpointError(
-            f"{value['class']} cannot be rebuilt ({error}); the run was written by another version of rheos."
+            f"{value['class']} cannot be rebuilt ({error}); the run was changed, or written by another version of rheos."
         ) from error
+
+
+def _usable(cls: Any) -> bool:
+    return isinstance(cls, type) and (dataclasses.is_dataclass(cls) or issubclass(cls, nn.Module))
 
 
 def _name(cls: type) -> str:
@@ -90,11 +96,12 @@ def _find(name: Any, trusted: Collection[str]) -> Any:
             f"the run names code outside rheos, {name!r}, which is not run. If you trust it, name its module: "
             f"--trust {module or 'MODULE'}."
         )
+    if module == "rheos.__main__":
+        raise CheckpointError(f"{name!r} is no part of a recipe: importing it would run a command.")
     try:
         cls = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise CheckpointError(f"the run names {name!r}, which is not there ({error}).") from error
-    usable = isinstance(cls, type) and (dataclasses.is_dataclass(cls) or issubclass(cls, nn.Module))
-    if usable and cls.__module__ == module:
+    if _usable(cls) and cls.__module__ == module:
         return cls
     raise CheckpointError(f"{name!r} is no part of a recipe: only dataclasses and networks are.")

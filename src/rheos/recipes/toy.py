@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..objectives import Matching
 from ..objectives.times import Uniform
 from ..solvers import AdamsBashforth, grids
 from ..training import Training
+from .files import write_whole
 from .recipe import Build, DataRef, Generate, Kind, Recipe, Splits
 
 SHAPES: dict[str, Callable[[int, Rng], Tensor]] = {
@@ -33,6 +35,9 @@ SHAPES: dict[str, Callable[[int, Rng], Tensor]] = {
 
 COUNT = 20_000
 """Points to train on; as many again are held out."""
+
+BUDGETS = (2, 5, 100)
+"""Network evaluations at which quality is measured besides the run's own."""
 
 
 @final
@@ -59,27 +64,27 @@ class Plane(Kind):
 
     def write(self, states: Tensor, labels: Tensor | None, file: Path) -> None:
         points = states.cpu().numpy()
+        content = io.BytesIO()
         if file.suffix == ".csv":
-            with file.open("w", newline="") as handle:
-                writer = csv.writer(handle)
-                writer.writerow(["x", "y"])
-                writer.writerows(points.tolist())
+            lines = io.StringIO(newline="")
+            csv.writer(lines).writerows([["x", "y"], *points.tolist()])
+            content.write(lines.getvalue().encode())
         elif file.suffix == ".npz":
-            np.savez(file, samples=points)
+            np.savez(content, samples=points)
         else:
             plot = Plot(figsize=(5, 5), layout="constrained")
             axes = plot.subplots()
             axes.scatter(points[:, 0], points[:, 1], s=4 if len(points) > 300 else 12, alpha=0.6, linewidths=0)
             axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
-            plot.savefig(file, dpi=100)
+            plot.savefig(content, dpi=100, format="png")
+        write_whole(file, content.getvalue())
 
     def measure(
         self, generate: Generate, splits: Splits, count: int, folder: Path, weights: Path | None = None
     ) -> Findings:
         real, _ = splits.held_out.take(torch.arange(min(2 * count, len(splits.held_out))))
-        budgets = sorted({2, 5, generate.evaluations, 100})
-        drawn = {budget: generate(None, count, budget) for budget in budgets}
-        return measure_points(drawn, generate.evaluations, real, Rng(0))
+        drawn, chosen = generate.curve(None, count, BUDGETS)
+        return measure_points(drawn, chosen, real, Rng(0))
 
 
 def toy(data: str | None = None, *, network: type[nn.Module] = MLP, width: int = 128) -> Recipe:
@@ -91,6 +96,8 @@ def toy(data: str | None = None, *, network: type[nn.Module] = MLP, width: int =
         width: features of the network.
     """
     shape = _named(data)
+    if width < 1:
+        raise InputError(f"a network has a width of at least 1, got {width}.")
     if network is not MLP:
         raise InputError(f"points of the plane are learned by an MLP, got {network.__name__}; leave --net out.")
     kind = Plane()

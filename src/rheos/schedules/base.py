@@ -56,7 +56,7 @@ class Schedule(ABC):
 
     def derivative(self, t: Tensor) -> tuple[Number, Number]:
         """(d_alpha, d_sigma) at ``t``; by forward-mode differentiation unless a subclass knows a closed form."""
-        return torch.func.jvp(self.__call__, (t,), (torch.ones_like(t),))[1]
+        return torch.func.jvp(self.__call__, (t.clone(),), (torch.ones_like(t),))[1]
 
     def frame(self, t: Tensor) -> Frame:
         """The schedule, its derivative and its direction at ``t``."""

@@ -11,7 +11,7 @@ next one is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ class Dopri5(Solver[S]):
     beta: float = 0.04
 
     order = 5
-    adaptive: ClassVar[bool] = True
+    adaptive = True
 
     def __post_init__(self) -> None:
         if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):

@@ -96,10 +96,8 @@ class Ladder:
         return [self.alpha[end] * w - (first if j == 0 else 0.0) for j, w in enumerate(out)]
 
     def predictor(self, n: int, order: int) -> list[int]:
-        """The nodes for the step from n to n + 1, ``n`` first: at most ``order``, one where lam is infinite."""
-        if not (self._finite(n) and self._finite(n + 1)):
-            return [n]
-        return [n, *self._earlier(n, order - 1)]
+        """The nodes for the step from n to n + 1, ``n`` first: at most ``order``, one where lam ends infinite."""
+        return [n, *(self._earlier(n, order - 1) if self._finite(n + 1) else ())]
 
     def corrector(self, n: int, order: int) -> list[int]:
         """The nodes for the step from n - 1 to n once n is known, ``n - 1`` first and ``n`` second; none where there

@@ -35,7 +35,7 @@ class UniPC(Multistep[Tensor]):
     """
 
     path: Affine = field(default_factory=Affine)
-    order: int = field(default=2, kw_only=True)
+    order: int = 2
 
     def __post_init__(self) -> None:
         self.check_order(3)

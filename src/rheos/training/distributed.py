@@ -70,7 +70,7 @@ def joined(device: torch.device) -> Iterator[tuple[Layout, torch.device]]:
     own = not dist.is_initialized()
     if own:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    control = dist.new_group(backend="gloo") if dist.get_backend() != "gloo" else None
+    control: Any = dist.new_group(backend="gloo") if dist.get_backend() != "gloo" else None
     try:
         yield Layout(dist.get_rank(), dist.get_world_size(), control), device
         # The first to leave would take the meeting place away from those that still talk.

@@ -1,7 +1,7 @@
 """What a step is given: data, and noise and times that were drawn for a block of steps at once.
 
-Drawing in blocks costs a fraction of drawing step by step. Blocks are aligned (block b holds steps b*K to (b + 1)*K -
-1), so that a run resumed inside of one draws it whole again, with the same bits.
+Drawing in blocks costs a fraction of drawing step by step. Blocks are aligned (block b begins at step b*K), so
+that a run resumed inside of one draws it whole again, with the same bits.
 """
 
 from __future__ import annotations
