@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from rheos.core import Loss, Pairs, Quantity, Solver, Step, over
+from rheos.core import Draw, Loss, Pairs, Quantity, Solver, Step, over
 from rheos.core.loop import Conditioned, Counted
 
 
@@ -33,6 +33,10 @@ def test_defaults_of_the_values() -> None:
     assert Loss(zero).parts is not Loss(zero).parts
     with pytest.raises(dataclasses.FrozenInstanceError):
         Loss(zero).rows = zero  # pyright: ignore[reportAttributeAccessIssue]
+    draw = Draw(index=zero, key=zero + 1)
+    assert (float(draw.index), float(draw.key)) == (0.0, 1.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        draw.key = zero  # pyright: ignore[reportAttributeAccessIssue]
     assert get_args(Quantity) == ("velocity", "data", "noise", "score", "v")
 
 

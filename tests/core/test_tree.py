@@ -58,6 +58,11 @@ def test_combine_is_the_weighted_sum(weights: tuple, expected: list) -> None:
     assert B.tolist() == [[5.0, 7.0], [11.0, 13.0]]
 
 
+def test_a_rate_of_weight_one_is_not_copied() -> None:
+    assert combine((1.0,), (A,)) is A
+    assert combine((0.0, 1.0), (A, B)) is B
+
+
 def test_a_weight_a_row_multiplies_leaves_of_any_rank() -> None:
     weight = torch.tensor([2.0, 3.0])
     out = combine((weight,), ((A, C, torch.ones(2, 2, 2)),))

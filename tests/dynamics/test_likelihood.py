@@ -165,11 +165,11 @@ def test_the_density_is_differentiable_in_parameters_and_data(trace: Any) -> Non
     found = torch.autograd.grad(value(rate, x1), (rate, x1))
     h = 1e-5
     slope = (value(rate + h, x1) - value(rate - h, x1)) / (2 * h)
-    assert float(found[0]) == pytest.approx(float(slope), rel=1e-7)
+    assert float(found[0]) == pytest.approx(slope.item(), rel=1e-7)
     bump = torch.zeros_like(x1)
     bump[2, 1] = h
     slope = (value(rate, x1 + bump) - value(rate, x1 - bump)) / (2 * h)
-    assert float(found[1][2, 1]) == pytest.approx(float(slope), rel=1e-6)
+    assert float(found[1][2, 1]) == pytest.approx(slope.item(), rel=1e-6)
 
 
 def test_without_gradients_the_values_are_the_same_and_hold_no_graph() -> None:
@@ -234,7 +234,7 @@ def test_eight_probes_unless_told_otherwise() -> None:
     found = log_likelihood(flow, x1, solver=RK4(), trace="hutchinson", rng=3)
     drawn = sample_with_log_prob(flow, x1, solver=RK4(), trace="hutchinson", rng=3)
     for got, want in ((found, exact), (drawn.log_prob, sample_with_log_prob(flow, x1, solver=RK4()).log_prob)):
-        signs = {round(float(share), 6) for share in (got - want) / 0.6}
+        signs = {round(share, 6) for share in ((got - want) / 0.6).tolist()}
         assert signs <= {k / 4 - 1 for k in range(9)}
         assert len(signs) > 3
 
@@ -258,6 +258,12 @@ def test_what_cannot_be_asked_is_refused(function: Any) -> None:
     for probes in (0, -1):
         with pytest.raises(InputError, match=f"at least one probe is needed, got {probes}"):
             function(growth(0.1), x, solver=Euler(), trace="hutchinson", rng=1, probes=probes)
+
+
+def test_a_solver_is_named() -> None:
+    for function in (likelihood, log_likelihood, sample_with_log_prob):
+        with pytest.raises(TypeError, match="positional"):
+            function(growth(0.1), torch.zeros(2, 2), Euler())  # pyright: ignore[reportCallIssue]
 
 
 def test_the_pair_is_a_dynamics() -> None:

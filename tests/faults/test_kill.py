@@ -71,7 +71,7 @@ def compare(tmp_path: Path, kills: dict[int, int], *options: object) -> None:
     assert whole.wait() == 0
     expected = traces(tmp_path / "whole")
     for workers in kills:
-        assert counts[workers] > 0
+        assert 2 * counts[workers] >= kills[workers]
         found = traces(tmp_path / f"killed-{workers}")
         assert found.keys() == expected.keys()
         assert [name for name in expected if expected[name] != found[name]] == []

@@ -98,6 +98,20 @@ def test_built_in_paths_keep_the_laws(schedule: Schedule) -> None:
     testing.check_path(Affine(schedule))
 
 
+@pytest.mark.parametrize(("rise", "fall"), [(1.0, 3.0), (2.0, 1.0), (1.0, 0.5), (0.5, 1.0), (2.0, 3.0)])
+def test_a_straight_schedule_of_any_slope_keeps_the_laws(rise: float, fall: float) -> None:
+    """Derivatives that are plain numbers, 1 and -1 among them."""
+
+    class Straight(Schedule):
+        def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            return rise * t, fall * (1 - t)
+
+        def derivative(self, t: Tensor) -> tuple[float, float]:
+            return rise, -fall
+
+    testing.check_path(Affine(Straight()))
+
+
 def test_a_path_is_linear_unless_told_otherwise() -> None:
     assert Affine() == Affine(Linear())
     assert QUANTITIES == ("velocity", "data", "noise", "score", "v")

@@ -49,6 +49,12 @@ def test_a_row_goes_on_after_a_resume(guard: Guard) -> None:
     assert guard.tripped
 
 
+def test_a_loss_that_is_not_finite_is_a_bad_step_though_its_gradient_is_fine() -> None:
+    guard = Guard(CPU)
+    assert not guard.admits(torch.tensor(1.0), [torch.tensor(0.5), torch.tensor(math.inf)])
+    assert guard.admits(torch.tensor(1.0), [torch.tensor(0.5), torch.tensor(0.5)])
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_poisons_every_gradient(loss: float) -> None:
     weight = torch.ones(3, requires_grad=True)

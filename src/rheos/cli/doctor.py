@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -14,7 +15,7 @@ REQUIRED = ("torch", "numpy", "scipy", "safetensors", "scikit-learn", "pillow", 
 EXTRAS = {"parquet": ("pyarrow", "reading Parquet datasets")}
 
 
-def doctor() -> int:
+def doctor(args: argparse.Namespace) -> int:
     """Print what is there; 0 when nothing that is required is missing."""
     print(f"rheos {__version__}, Python {platform.python_version()}, {platform.platform()}")
     missing = []

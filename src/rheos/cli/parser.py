@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from .. import __version__
-from ..core import nearest
+from ..core import InputError, nearest
 from ..training import Precision, Training
 from .parts import TABLES, names_table
 
@@ -42,14 +43,18 @@ SWITCHES = {
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers what it cannot use with one sentence and exit code 2."""
+    """A parser that raises what it cannot use, as every other part does. Options are given in full: an abbreviation
+    would change its meaning with the next option of the same beginning."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"rheos: {message.rstrip('.')}. `{self.prog} --help` lists what there is.\n")
+        raise InputError(f"{message.rstrip('.')}; `{self.prog} --help` lists what there is.")
 
 
-def build_parser() -> Parser:
-    """The parser of every command."""
+def build_parser() -> tuple[Parser, Any]:
+    """The parser of the whole, and those of the commands by name."""
     parser = Parser(
         prog="rheos", description="Flow matching: train a generator in one command, sample it in ten steps."
     )
@@ -59,16 +64,27 @@ def build_parser() -> Parser:
     _sample(commands)
     _evaluate(commands)
     commands.add_parser("doctor", help="versions, devices, optional extras, and what is missing")
-    return parser
+    return parser, commands.choices
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The parsed arguments; an unknown command is answered with the nearest known one."""
+    """The parsed arguments.
+
+    Raises:
+        InputError: if a word cannot be used; an unknown command or option is answered with the nearest known one.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
+    parser, commands = build_parser()
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        parser.error(f"there is no command {words[0]!r}; {nearest(words[0], COMMANDS)}")
-    return parser.parse_args(words)
+        raise InputError(f"there is no command {words[0]!r}; {nearest(words[0], COMMANDS)}")
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        name = next((word for word in unknown if word.startswith("--")), unknown[0]).partition("=")[0]
+        options = [option for action in commands[args.command]._actions for option in action.option_strings]
+        close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+        hint = f"did you mean {close[0]}?" if close else f"`rheos {args.command} --help` lists what there is."
+        raise InputError(f"rheos {args.command} cannot use {name!r}; {hint}")
+    return args
 
 
 def _train(commands: Any) -> None:
@@ -146,7 +162,11 @@ def _sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the first accelerator, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one, else cpu)")
     parser.add_argument(
-        "--trust", nargs="+", default=(), metavar="MODULE", help="modules outside rheos whose classes a run may name"
+        "--trust",
+        nargs="+",
+        default=(),
+        metavar="MODULE",
+        help="modules outside rheos whose classes a run may name; they are run",
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -100,16 +103,33 @@ def names_table() -> str:
 
 
 def find_recipe(name: str) -> Callable[..., Recipe]:
-    """The function that resolves a recipe: one of rheos's by name, or ``package.module:function``."""
+    """The function that resolves a recipe: one of rheos's by name, or ``package.module:function``.
+
+    Raises:
+        InputError: if there is none of this name.
+    """
     if name in RECIPES:
         return RECIPES[name]
     module, colon, function = name.partition(":")
     if not colon:
         raise InputError(f"there is no recipe {name!r}; {nearest(name, RECIPES)} Your own is package.module:function.")
+    if not all(word.isidentifier() for word in (*module.split("."), function)):
+        raise InputError(f"a recipe of your own is named package.module:function, got {name!r}.")
+    look_here()
     try:
-        return getattr(importlib.import_module(module), function)
+        found: Any = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError(f"the recipe {name!r} cannot be imported: {error}. Is its folder on PYTHONPATH?") from error
+    if not callable(found):
+        raise InputError(f"the recipe {name!r} must be a function that returns a Recipe, got {found!r}.")
+    return found
+
+
+def look_here() -> None:
+    """Let modules that a user names be found in the folder that the command runs in, after all others."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def resolve(name: str, options: Mapping[str, Any]) -> Recipe:
@@ -141,7 +161,11 @@ def resolve(name: str, options: Mapping[str, Any]) -> Recipe:
 
 
 def with_sampling(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
-    """The recipe with the solver, grid, guidance and budget that were asked for."""
+    """The recipe with the solver, grid and guidance that were asked for.
+
+    Raises:
+        InputError: if there is no such part, or nothing to guide.
+    """
     changes: dict[str, Any] = {}
     path = getattr(recipe.objective, "path", Affine())
     if "solver" in options:
@@ -150,13 +174,21 @@ def with_sampling(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         changes["grid"] = part("grid", options["grid"])(path)
     if "guidance" in options:
         changes["guidance"] = guidance_of(options["guidance"], options.get("zero_star", False))
+    elif options.get("zero_star", False):
+        raise InputError("--zero-star is a manner of guidance; give --guidance X with it.")
     if changes.get("guidance") is not None and not recipe.kind.classes:
         raise InputError("guidance contrasts a class with none, and this run has no classes; leave --guidance out.")
     return dataclasses.replace(recipe, **changes)
 
 
 def guidance_of(scale: float, zero_star: bool) -> Guidance | None:
-    """Classifier-free guidance of a scale, or its zero-star variant; none at scale 1."""
+    """Classifier-free guidance of a scale, or its zero-star variant; none at scale 1.
+
+    Raises:
+        InputError: if the scale is not finite.
+    """
+    if not math.isfinite(scale):
+        raise InputError(f"a guidance scale is a finite number, got {scale}.")
     if scale == 1.0 and not zero_star:
         return None
     return ZeroStar(scale) if zero_star else ClassifierFree(scale)

@@ -10,23 +10,24 @@ import torch
 from torch import Tensor
 
 from ..core import InputError, nearest
-from ..recipes import Kind, Run, Sampler
+from ..recipes import Kind, Sampler
 from .parts import with_sampling
-from .train import trained_network
+from .train import open_run, trained_network
 
 
 def sample(args: argparse.Namespace) -> int:
     """Draw samples and write them by the ending of ``--out``."""
-    run = Run.open(args.run, args.trust)
+    run = open_run(args)
     out = args.out or run.folder / f"samples{run.recipe.kind.endings[0]}"
     check_ending(run.recipe.kind, out)
     if args.steps is not None and args.evaluations is not None:
         raise InputError("give --steps or --evaluations, not both: one follows from the other.")
-    for name in ("n", "steps", "evaluations", "batch"):
+    for name in ("n", "steps", "evaluations"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1, got {value}.")
-    options = {key: getattr(args, key) for key in ("solver", "grid", "guidance", "zero_star") if getattr(args, key)}
+    chosen = ("solver", "grid", "guidance", "zero_star")
+    options = {key: getattr(args, key) for key in chosen if getattr(args, key) is not None}
     recipe = with_sampling(run.recipe, options)
     labels = _labels(args.label, recipe.kind, args.n)
     network = trained_network(run, args.device)
@@ -49,6 +50,10 @@ def check_ending(kind: Kind, out: Path) -> None:
         raise InputError(f"--out {out} ends in {out.suffix or 'nothing'!r}; this kind of data is written as {known}.")
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: the folder {out.parent} does not exist; make it first.")
+    if out.suffix and out.is_dir():
+        raise InputError(f"--out {out} is a folder, a {out.suffix} file was asked for; give another name.")
+    if not out.suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out} exists and is not an empty folder; give another name.")
 
 
 def _labels(asked: list[str] | None, kind: Kind, count: int) -> Tensor | None:
@@ -61,7 +66,7 @@ def _labels(asked: list[str] | None, kind: Kind, count: int) -> Tensor | None:
     for name in asked:
         if name in kind.classes:
             numbers.append(kind.classes.index(name))
-        elif name.isdigit() and int(name) < len(kind.classes):
+        elif name.isdecimal() and int(name) < len(kind.classes):
             numbers.append(int(name))
         else:
             raise InputError(f"there is no class {name!r}; {nearest(name, kind.classes)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import CheckpointError, InputError
+from ..core import CheckpointError, DataError, InputError
 from ..nn import parameter_count
-from ..recipes import Run, Sampler, encode
-from ..training import fit, load_weights
+from ..recipes import Run, Sampler, Splits, encode, write_whole
+from ..training import checkpoint, fit, load_weights
 from .parser import NUMBERS, SWITCHES
-from .parts import KNOBS, TABLES, resolve
+from .parts import KNOBS, TABLES, look_here, resolve
 
 OPTIONS = (*KNOBS, *TABLES, *NUMBERS, *SWITCHES, "precision", "guidance")
 """Options that a recipe is resolved from."""
@@ -24,28 +25,24 @@ OPTIONS = (*KNOBS, *TABLES, *NUMBERS, *SWITCHES, "precision", "guidance")
 SHOWN = 100
 """Samples in the pictures that are drawn while a run learns."""
 
+logger = logging.getLogger(__name__)
+
 
 def train(args: argparse.Namespace) -> int:
     """Train, or go on; samples and checkpoints appear in the run folder as it goes."""
     device = chosen_device(args.device)
-    run = _prepare(args)
+    run, new = _prepare(args)
     splits = run.recipe.kind.open(run.recipe.data.path)
+    check_unchanged(run, splits)
     network = run.network()
+    start = _start(run, network)
     settings = run.recipe.training
+    # Everything that can be refused has been; now the folder may be made.
+    if new and _leads():
+        run.create()
     if _leads():
-        print(
-            f"{run.folder}: {run.recipe.name}, {run.recipe.data.count:,} training data, "
-            f"{run.recipe.network.network.__name__} with {parameter_count(network):,} parameters, "
-            f"{settings.steps:,} steps of {settings.batch}, on {device}"
-        )
-    shown = SHOWN // (len(run.recipe.kind.classes) or 1) * (len(run.recipe.kind.classes) or 1) or SHOWN
-
-    def draw_samples(step: int, average: nn.Module) -> None:
-        run.samples.mkdir(exist_ok=True)
-        drawn = Sampler(run.recipe, average, run.seed).draw(shown)
-        run.recipe.kind.write(drawn.states, drawn.labels, run.samples / f"step-{step:06d}{run.recipe.kind.endings[0]}")
-
-    fit(
+        _introduce(run, splits, network, device)
+    fitted = fit(
         network,
         run.recipe.objective,
         splits.training,
@@ -54,32 +51,54 @@ def train(args: argparse.Namespace) -> int:
         seed=run.seed,
         out=run.folder,
         device=device,
-        draw_samples=draw_samples,
+        draw_samples=_drawing(run),
         read=run.recipe.kind.read,
-        start_from=None if args.source is None else _weights_of(args.source),
+        start_from=start,
     )
     if _leads():
-        last = run.samples / f"step-{settings.steps:06d}{run.recipe.kind.endings[0]}"
-        print(f"done. Samples: {last if last.exists() else run.folder}")
+        last = _picture(run, settings.steps)
+        # A forecast is made where there is a step left to take.
+        done = "done." if fitted.forecast else f"all of its {settings.steps:,} steps were taken before."
+        print(f"{done} Samples: {last if last.exists() else run.folder}")
         print(f"next: rheos sample {run.folder}, or rheos evaluate {run.folder}")
     return 0
 
 
+def open_run(args: argparse.Namespace) -> Run:
+    """The run that a command names, with the modules that it trusts."""
+    if args.trust:
+        look_here()
+    return Run.open(args.run, args.trust)
+
+
 def trained_network(run: Run, device: str | None) -> nn.Module:
-    """The network of a run with its averaged weights, ready to sample."""
+    """The network of a run with its averaged weights, ready to sample.
+
+    Raises:
+        CheckpointError: if there are no weights, or they are those of another network.
+    """
     network = run.network()
     weights = load_weights(run.folder)
-    wanted = network.state_dict()
-    if weights.keys() != wanted.keys() or any(weights[k].shape != wanted[k].shape for k in wanted):
-        raise CheckpointError(
-            f"the weights in {run.folder} are not those of the network in its run.json; restore the folder."
-        )
+    checkpoint.check_fit(weights, network.state_dict(), f"the checkpoint in {run.folder}")
     network.load_state_dict(weights)
     return network.eval().to(chosen_device(device))
 
 
+def check_unchanged(run: Run, splits: Splits) -> None:
+    """Refuse data that are no longer those of the run.
+
+    Raises:
+        DataError: then held-out data would not be held out, and a run that goes on would not be the same run.
+    """
+    if splits.fingerprint != run.recipe.data.fingerprint:
+        raise DataError(
+            f"the data at {run.recipe.data.path} are no longer those that {run.folder} learned from; restore them, or "
+            "train a new run."
+        )
+
+
 def chosen_device(name: str | None) -> torch.device:
-    """The device asked for, or the first accelerator, or the processor.
+    """The device asked for, or the first CUDA device, or the processor.
 
     Raises:
         InputError: if there is no such device here.
@@ -87,26 +106,72 @@ def chosen_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty((), device=torch.device(name)).device
+        # Only a device that gives a number back can be used: "meta" is a device, and holds none.
+        probe = torch.zeros((), device=torch.device(name))
+        float(probe)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"there is no device {name!r} here ({str(error).splitlines()[0]}); `rheos doctor` lists them."
+            f"there is no device {name!r} here ({str(error).splitlines()[0].rstrip('.')}); `rheos doctor` lists them."
         ) from error
+    return probe.device
 
 
-def _prepare(args: argparse.Namespace) -> Run:
-    """The run in ``--out``, made if it is not there."""
+def _introduce(run: Run, splits: Splits, network: nn.Module, device: torch.device) -> None:
+    """Say what is trained, and what is wrong with the data."""
+    if splits.report:
+        file = run.folder / "data.txt"
+        write_whole(file, splits.report + "\n")
+        head, _, rest = splits.report.partition("\n")
+        logger.warning("%s: %s", head, "; ".join(line.strip() for line in [*rest.splitlines()[:3], f"all in {file}."]))
+    settings = run.recipe.training
+    print(
+        f"{run.folder}: {run.recipe.name}, {run.recipe.data.count:,} training data, "
+        f"{run.recipe.network.network.__name__} with {parameter_count(network):,} parameters, "
+        f"{settings.steps:,} steps of {settings.batch}, on {device}",
+        flush=True,
+    )
+
+
+def _drawing(run: Run) -> Any:
+    """Draws the pictures that show how a run learns, as many of each class."""
+    classes = len(run.recipe.kind.classes) or 1
+    shown = SHOWN // classes * classes or SHOWN
+
+    def draw_samples(step: int, average: nn.Module) -> None:
+        run.samples.mkdir(exist_ok=True)
+        drawn = Sampler(run.recipe, average, run.seed).draw(shown)
+        run.recipe.kind.write(drawn.states, drawn.labels, _picture(run, step))
+
+    return draw_samples
+
+
+def _picture(run: Run, step: int) -> Path:
+    return run.samples / f"step-{step:06d}{run.recipe.kind.endings[0]}"
+
+
+def _prepare(args: argparse.Namespace) -> tuple[Run, bool]:
+    """The run in ``--out``, and whether it is yet to be made."""
     folder = args.out or Path("runs") / args.recipe.replace(":", ".")
     options = {name: value for name in OPTIONS if (value := getattr(args, name, None)) is not None}
-    if "data" in options and Path(options["data"]).exists():
-        options["data"] = str(Path(options["data"]).resolve())
-    trusted = [*args.trust, *([args.recipe.partition(":")[0]] if ":" in args.recipe else [])]
-    if not Run.exists(folder):
-        recipe = resolve(args.recipe, options)
-        run = Run(folder, recipe, args.seed or 0, {"recipe": args.recipe, "options": options})
-        encode(recipe)
-        return run.create() if _leads() else run
-    run = Run.open(folder, trusted)
+    source = None if args.source is None else str(args.source.expanduser().resolve())
+    if Run.exists(folder):
+        return _resumed(args, folder, options, source), False
+    recipe = resolve(args.recipe, options)
+    if "data" in options and recipe.data.path is not None:
+        # The command that goes on may run elsewhere.
+        options["data"] = recipe.data.path
+    request = {"recipe": args.recipe, "options": options, **({} if source is None else {"from": source})}
+    encode(recipe)
+    return Run(folder, recipe, args.seed or 0, request), True
+
+
+def _resumed(args: argparse.Namespace, folder: Path, options: Mapping[str, Any], source: str | None) -> Run:
+    """The run that is in a folder, if it is the one that the command describes."""
+    own = [args.recipe.partition(":")[0]] if ":" in args.recipe else []
+    if own or args.trust:
+        look_here()
+    run = Run.open(folder, [*args.trust, *own])
+    stored = run.request.get("options", {})
     if run.request.get("recipe") != args.recipe:
         raise CheckpointError(
             f"{folder} is a run of the recipe {run.request.get('recipe')!r}, not of {args.recipe!r}; "
@@ -114,10 +179,11 @@ def _prepare(args: argparse.Namespace) -> Run:
         )
     if args.seed is not None and args.seed != run.seed:
         raise CheckpointError(f"{folder} was started with --seed {run.seed}; give --out another name for another seed.")
-    if args.source is not None:
+    if source is not None and source != run.request.get("from"):
         raise CheckpointError(f"{folder} is a run already; --from starts a new one: give --out another name.")
-    merged = {**run.request.get("options", {}), **options}
-    differing = _difference(encode(run.recipe), encode(resolve(args.recipe, merged)))
+    merged = {**stored, **options}
+    # What was asked for then need not be resolved again.
+    differing = "" if merged == stored else _difference(encode(run.recipe), encode(resolve(args.recipe, merged)))
     if differing:
         raise CheckpointError(
             f"{folder} was started with other settings: {differing}. Leave the option out to go on with the run, or "
@@ -137,10 +203,20 @@ def _difference(stored: Any, asked: Any, place: str = "") -> str:
     return "" if stored == asked else f"{place} is {stored!r} in the run, {asked!r} was asked for"
 
 
-def _weights_of(source: Path) -> dict[str, Tensor]:
-    if not (source / "run.json").is_file():
-        raise CheckpointError(f"--from {source} is no run folder.")
-    return load_weights(source)
+def _start(run: Run, network: nn.Module) -> dict[str, Tensor] | None:
+    """The weights of another run that this one starts at, unless it has begun already.
+
+    Raises:
+        CheckpointError: if there are none, or they are those of another network.
+    """
+    source = run.request.get("from")
+    if source is None or checkpoint.steps(run.folder / "checkpoints"):
+        return None
+    if not (Path(source) / "run.json").is_file():
+        raise CheckpointError(f"--from {source} is no run folder: it holds no run.json.")
+    weights = load_weights(Path(source))
+    checkpoint.check_fit(weights, network.state_dict(), f"--from {source}")
+    return weights
 
 
 def _leads() -> bool:

@@ -38,12 +38,13 @@ class Times(ABC):
     def __call__(self, rng: Rng) -> Tensor:
         """A time a row, float32 (B,)."""
         if not self.stratified:
-            return self.warp(rng.uniform(dtype=torch.float32))
-        if rng.row is None:
+            u = rng.uniform(dtype=torch.float32)
+        elif rng.row is None:
             raise ShapeError("stratified times need an Rng with rows: call rng.rows(torch.arange(batch)).")
-        turned = torch.frac(rng.row.to(torch.float64) * _ROTATION + 0.5 * _ROTATION)
-        # In float32 the last number below 1 is 1 - 2**-24.
-        return self.warp(turned.clamp(2.0**-24, 1 - 2.0**-24).to(torch.float32))
+        else:
+            u = torch.frac(rng.row.to(torch.float64) * _ROTATION + 0.5 * _ROTATION).to(torch.float32)
+        # Rounding may reach an end, where some targets are infinite; in float32 the last time before 1 is 1 - 2**-24.
+        return self.warp(u).clamp(2.0**-24, 1 - 2.0**-24)
 
 
 @final
@@ -89,7 +90,8 @@ class Mode(Times):
             raise InputError(f"the scale of mode times lies in [-1, {2 / (math.pi - 2):.3f}], got {self.scale}.")
 
     def warp(self, u: Tensor) -> Tensor:
-        return u + self.scale * (torch.cos(0.5 * math.pi * u) ** 2 - 1 + u)
+        # cos**2 - 1 would cancel where t is small.
+        return (1 + self.scale) * u - self.scale * torch.sin(0.5 * math.pi * u) ** 2
 
 
 @final

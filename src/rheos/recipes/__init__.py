@@ -1,5 +1,6 @@
 """Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
+from .files import write_whole
 from .images import Images, images
 from .recipe import Build, DataRef, Generate, Kind, Recipe, Splits
 from .run import Run
@@ -23,4 +24,5 @@ __all__ = [
     "encode",
     "images",
     "toy",
+    "write_whole",
 ]

@@ -253,9 +253,7 @@ def _kept(folder: Path) -> Classifier | None:
         return None
     try:
         checkpoint.verify(place)
-        return Classifier.from_state(
-            checkpoint.read_tensors(place, "weights"), checkpoint.read_json(place, "config")
-        )
+        return Classifier.from_state(checkpoint.read_tensors(place, "weights"), checkpoint.read_json(place, "config"))
     except CheckpointError as error:
         logger.warning("%s Another classifier is trained.", error)
         return None

@@ -81,6 +81,8 @@ class Run:
             if written != FORMAT:
                 raise CheckpointError(f"{file} has format {written}, this version of rheos reads format {FORMAT}.")
             seed, stored, request = int(content["seed"]), content["recipe"], dict(content["request"])
+            if not isinstance(request.get("options", {}), dict):
+                raise TypeError("the options are no mapping")
             recipe = decode(stored, trusted)
         except CheckpointError:
             raise

@@ -70,7 +70,8 @@ def decode(value: Any, trusted: Collection[str] = ()) -> Any:
         return cls(**options)
     except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
         raise CheckpointError(
-            f"{value['class']} cannot be rebuilt ({error}); the run was changed, or written by another version of rheos."
+            f"{value['class']} cannot be rebuilt ({error}); the run was changed, or written by another version of "
+            "rheos."
         ) from error
 
 

@@ -6,14 +6,14 @@ that a run resumed inside of one draws it whole again, with the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from rheos.core import Cond, Draw, Objective, Order, Rng, Stream, drop
+from rheos.core import Cond, Objective, Order, Rng, Stream, drop
 from rheos.core.tree import leaves, transform
 from rheos.data import Batches, Dataset
 
@@ -40,16 +40,20 @@ class Rows(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The random part of K steps: draws, and on the device keys, rows, noise and times, and which conditions to drop.
+    """The random part of K steps, cut into what each part of a step needs.
 
-    ``ends`` is ``None`` for states of varying size: their noise is drawn when its shape is known.
+    Attributes:
+        data: which data are read, one tensor a step.
+        keys, rows, dropped: one tensor a part, on the device: keys, global rows, which conditions to drop.
+        x0, t: noise and times, one a part; ``None`` for states of varying size, whose shape is not known yet.
     """
 
-    draw: Draw
-    keys: Tensor
-    rows: Tensor
-    ends: tuple[Any, Tensor] | None
-    dropped: Tensor
+    data: Sequence[Tensor]
+    keys: Sequence[Tensor]
+    rows: Sequence[Tensor]
+    dropped: Sequence[Tensor]
+    x0: Sequence[Any] | None
+    t: Sequence[Tensor] | None
 
 
 @final
@@ -93,26 +97,27 @@ class Feed:
             number, place = divmod(step, length)
             if block is None or place == 0:
                 block = self._block(torch.cat([batches.rows(number * length + i) for i in range(length)]), row)
-            first = place * share
             # In this process the block's draws serve the reading too.
-            index = block.draw.index[first : first + share]
-            x, cond = self.dataset.take(index) if ahead is None else next(ahead)[1:3]
-            yield self._parts(block, first, self._placed(x), self._placed(cond))
+            x, cond = self.dataset.take(block.data[place]) if ahead is None else next(ahead)[1:3]
+            yield self._parts(block, place, self._placed(x), self._placed(cond))
 
-    def _parts(self, block: Block, first: int, x: Any, cond: Cond | None) -> list[Rows]:
-        """The parts of the step whose rows begin at ``first`` of the block."""
+    def _parts(self, block: Block, place: int, x: Any, cond: Cond | None) -> list[Rows]:
+        """The parts of the step at ``place`` of the block."""
         accumulate = self.settings.accumulate
         size = self.settings.share(self.world) // accumulate
         parts = []
         for m in range(accumulate):
+            n = place * accumulate + m
+            keys, rows = block.keys[n], block.rows[n]
             own = slice(m * size, (m + 1) * size)
-            there = slice(first + own.start, first + own.stop)
-            keys, rows = block.keys[there], block.rows[there]
             x1, known = (x, cond) if accumulate == 1 else (_cut(x, own), _cut(cond, own))
             if known is not None and self.settings.drop:
-                known = drop(known, block.dropped[there])
+                known = drop(known, block.dropped[n])
             x1 = self._state(x1, keys)
-            x0, t = self.objective.draw(Rng(keys, rows), x1) if block.ends is None else _cut(block.ends, there)
+            if block.x0 is None or block.t is None:
+                x0, t = self.objective.draw(Rng(keys, rows), x1)
+            else:
+                x0, t = block.x0[n], block.t[n]
             parts.append(Rows(x1, known, keys, rows, x0, t))
         return parts
 
@@ -120,14 +125,17 @@ class Feed:
         return x if self.read is None else self.read(x, Rng(keys))
 
     def _block(self, rows: Tensor, row: Any) -> Block:
+        share = self.settings.share(self.world)
+        size = share // self.settings.accumulate
         draw = self.order(self.seed, rows)
         keys, rows = self._placed(draw.key), self._placed(rows)
         rng = Rng(keys, rows)
         dropped = rng.fold(Stream.CONDITION).uniform() < self.settings.drop
+        known = draw.index.split(share), keys.split(size), rows.split(size), dropped.split(size)
         if not _fixed(row):
-            return Block(draw, keys, rows, None, dropped)
+            return Block(*known, None, None)
         x0, t = self.objective.draw(rng, transform(lambda v: v.expand(len(rows), *v.shape[1:]), row))
-        return Block(draw, keys, rows, (transform(self._laid_out, x0), t), dropped)
+        return Block(*known, _split(transform(self._laid_out, x0), size), t.split(size))
 
     def _length(self, row: Any, share: int) -> int:
         """Steps in a block: a function of the shapes alone. States of varying size are drawn step by step."""
@@ -159,8 +167,15 @@ def _fixed(tree: Any) -> bool:
     return all(_fixed(part) for part in tree) if isinstance(tree, tuple) else isinstance(tree, Tensor)
 
 
+def _split(tree: Any, size: int) -> Sequence[Any]:
+    """A state in parts of ``size`` rows."""
+    if isinstance(tree, tuple):
+        return list(zip(*(_split(part, size) for part in tree), strict=True))
+    return tree.split(size)
+
+
 def _cut(tree: Any, rows: slice) -> Any:
-    """Some rows of a state, of noise and times, or of a condition."""
+    """Some rows of a state or of a condition."""
     if isinstance(tree, Mapping):
         return {name: _cut(value, rows) for name, value in tree.items()}
     return None if tree is None else transform(lambda value: value[rows], tree)

@@ -1,7 +1,8 @@
 """Weights never become non-finite: a bad step is skipped, and too many in a row end the attempt.
 
-Only the gradient's norm is looked at. A loss that is not finite poisons its own gradient (:func:`seed_gradient`), so
-that every process of a distributed run sees it without another message.
+A bad step is known by the norm of its gradient. A loss that is not finite poisons its own gradient
+(:func:`seed_gradient`), so that every process of a distributed run sees it without another message; a single process on
+a CPU reads the loss as it is, which costs less.
 
 On a GPU nothing waits: the verdict is a tensor that the fused optimiser reads, and once the row of bad steps is long
 enough it *latches*, so that nothing moves any more until the host looks. What the host then does (go back to a
@@ -11,6 +12,7 @@ checkpoint) does not depend on when it looked.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -52,9 +54,9 @@ class Guard:
         """Go on with a row of bad steps that a checkpoint recorded."""
         self._row = torch.full((), float(row), device=self._device) if self.deferred else row
 
-    def admits(self, norm: Tensor) -> bool:
+    def admits(self, norm: Tensor, losses: Sequence[Tensor] = ()) -> bool:
         """Whether this step may move the weights; for devices on which reading a number costs nothing."""
-        good = math.isfinite(norm) and not self.tripped
+        good = math.isfinite(norm) and all(map(math.isfinite, losses)) and not self.tripped
         if not good:
             self._row = self.row + 1
         elif self._row:

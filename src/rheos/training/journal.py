@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import FileWriter
 from tqdm import tqdm
 
 from .distributed import Layout
@@ -87,7 +89,8 @@ class Journal:
 
     def __init__(self, run: Path, total: int, layout: Layout, progress: bool = True) -> None:
         self._path = run / "metrics.jsonl"
-        self._board_path, self._board = run / "tensorboard", None
+        self._board_path = run / "tensorboard"
+        self._board: FileWriter | None = None
         self._total, self._leads = total, layout.leads
         self._shown = progress and layout.leads
         self._bar: tqdm[Any] | None = None
@@ -104,7 +107,10 @@ class Journal:
         cut(self._path, step)
         if self._board is not None:
             self._board.close()
-        self._board = SummaryWriter(str(self._board_path), purge_step=step + 1)
+        self._board = FileWriter(str(self._board_path))
+        # TensorBoard forgets what an earlier file holds from this step on.
+        purge = SessionLog(status=SessionLog.START)
+        self._board.add_event(Event(step=step + 1, session_log=purge), step + 1)
         if self._shown and sys.stderr.isatty():
             if self._bar is not None:
                 self._bar.close()
@@ -122,8 +128,8 @@ class Journal:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values, **clock}, allow_nan=False) + "\n")
         assert self._board is not None
-        for name, value in {**values, **clock}.items():
-            self._board.add_scalar(name, value, step)
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in {**values, **clock}.items()]
+        self._board.add_summary(Summary(value=scalars), step)
         self._show(step, values.get("loss"), now)
 
     def say(self, message: str) -> None:

@@ -38,6 +38,9 @@ from .state import Captured, State
 MOST_RETURNS = 8
 """Times that the learning rate is halved before a run that does not become finite is given up."""
 
+SEEDS = 256
+"""Steps whose dropout seeds are drawn at once."""
+
 DrawSamples = Callable[[int, nn.Module], object]
 """Called with the step and the averaged network, in evaluation mode and without gradients."""
 
@@ -152,6 +155,9 @@ class _Run:
         if settings.compile:
             module.compile()
         self.exchanging = exchanging(module, layout, device)
+        self.root: Tensor | None = None
+        self.seeds: tuple[int, list[int]] = (-1, [])
+        self.snapshot_steps = settings.snapshot_steps
         self.facts = {"seed": seed, "batch": settings.batch}
         self.checkpoints = out / "checkpoints"
 
@@ -180,19 +186,24 @@ class _Run:
         """One optimiser step."""
         state = self.state
         self._seed_dropout(state.step)
+        poisoned = state.guard.deferred or self.layout.world > 1
         losses: list[Tensor] = []
         named: list[Mapping[str, Tensor]] = []
         for number, part in enumerate(parts, 1):
             with contextlib.nullcontext() if number == len(parts) else without_exchange(self.exchanging):
                 with self._autocast():
                     loss, detail = self.exchanging(*part)
-                loss.backward(seed_gradient(loss, 1 / len(parts)))
+                if poisoned:
+                    loss.backward(seed_gradient(loss, 1 / len(parts)))
+                else:
+                    self.root = torch.full_like(loss, 1 / len(parts)) if self.root is None else self.root
+                    loss.backward(self.root)
             losses.append(loss.detach())
             named.append({name: value.detach() for name, value in detail.items()})
         norm = state.optimizer.norm()
         if state.guard.deferred:
             state.optimizer.step(state.step, state.scale, norm, state.guard.verdict(norm))
-        elif state.guard.admits(norm):
+        elif state.guard.admits(norm, losses):
             state.optimizer.step(state.step, state.scale, norm)
         else:
             state.optimizer.forget()
@@ -207,7 +218,7 @@ class _Run:
         s, step, last = self.settings, self.state.step, self.state.step == self.settings.steps
         code = self.layout.greatest(self.interrupt.code)
         log, sample = last or step % s.log_every == 0, bool(s.sample_every) and (last or step % s.sample_every == 0)
-        save, snapshot = last or bool(code) or step % s.checkpoint_every == 0, step in s.snapshot_steps
+        save, snapshot = last or bool(code) or step % s.checkpoint_every == 0, step in self.snapshot_steps
         if not (log or sample or save or snapshot):
             return self.state.guard.deferred or not self.state.guard.tripped
         if self.state.guard.tripped or (save and not self.state.finite):
@@ -311,7 +322,11 @@ class _Run:
         return told
 
     def _seed_dropout(self, step: int) -> None:
-        key = int(Rng(self.seed).fold(Stream.DROPOUT).fold(step).fold(self.layout.rank).key)
+        block, place = divmod(step, SEEDS)
+        if block != self.seeds[0]:
+            steps = torch.arange(block * SEEDS, (block + 1) * SEEDS)
+            self.seeds = block, Rng(self.seed).fold(Stream.DROPOUT).fold(self.layout.rank).rows(steps).key.tolist()
+        key = self.seeds[1][place]
         torch.default_generator.manual_seed(key)
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(key)

@@ -1,0 +1,545 @@
+"""The kit must be able to fail: each law is broken once, and the sentence says which."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rheos import testing
+from rheos.core import Loss, Pairs, PathSample, Rng, Solver, Step, expand
+from rheos.core.condition import null
+from rheos.couplings import BatchOT, Independent
+from rheos.dynamics import Diffusion, Flow
+from rheos.guidance import ClassifierFree
+from rheos.objectives import Matching
+from rheos.paths import Affine
+from rheos.schedules import Cosine, Linear, Schedule
+from rheos.solvers import RK4, AdamsBashforth, Dopri5, Euler, Heun, Midpoint
+
+X = Rng(1).normal(4, 3, dtype=torch.float64)
+
+
+def fails(law: str, check: Callable[[], None]) -> None:
+    with pytest.raises(AssertionError, match=law):
+        check()
+
+
+# Schedules.
+
+
+def schedule(call: Callable[[Tensor], Any], **methods: Any) -> Schedule:
+    members = {"__call__": lambda self, t: call(t), **methods}
+    return type("Broken", (Schedule,), members)()
+
+
+def line(t: Tensor) -> tuple[Tensor, Tensor]:
+    return t, 1 - t
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        (schedule(lambda t: (t, 1 - t.mean())), "shape|treats every time by itself|raised"),
+        (schedule(lambda t: (t - t.mean() + 0.5, 1 - t)), "alpha treats every time by itself"),
+        (schedule(lambda t: (t.double(), 1 - t)), "alpha keeps the dtype"),
+        (schedule(lambda t: (t, (1 - t).double())), "sigma keeps the dtype"),
+        (schedule(lambda t: (t - 0.1, 1 - t)), "alpha is finite and not negative on .* at t = 0"),
+        (schedule(lambda t: (t, torch.log(t))), "sigma is finite and not negative"),
+        (schedule(lambda t: (1 - t, t)), "sigma is positive at t = 0"),
+        (schedule(lambda t: (t * (1 - t), 1 - t * t)), "alpha is positive at t = 1"),
+        (schedule(lambda t: (0.2 + (t - 0.3) ** 2, 1 - t)), "alpha/sigma increases: it does not after t ="),
+        (schedule(line, derivative=lambda self, t: (1.01, -1.0)), "d_alpha is the forward-mode derivative"),
+        (schedule(line, derivative=lambda self, t: (1.0, -1.01)), "d_sigma is the forward-mode derivative"),
+        (schedule(lambda t: (t, (1 - t).detach())), "d_sigma is the limit of finite differences"),
+        (schedule(line, time_of=lambda self, alpha, sigma: alpha), "time_of inverts alpha/sigma"),
+        (
+            schedule(line, time_of=lambda self, alpha, sigma: (alpha / (alpha + sigma)).clamp(0.01)),
+            "time_of pure noise",
+        ),
+        (
+            schedule(line, time_of=lambda self, alpha, sigma: (alpha / (alpha + sigma)).clamp(0, 0.99)),
+            "time_of pure data",
+        ),
+    ],
+)
+def test_a_broken_schedule(broken: Schedule, law: str) -> None:
+    fails(law, lambda: testing.check_schedule(broken))
+
+
+@pytest.mark.parametrize(
+    ("entry", "law"),
+    [
+        ("alpha", "frame.alpha is alpha"),
+        ("sigma", "frame.sigma is sigma"),
+        ("d_alpha", "frame.d_alpha is the derivative"),
+        ("d_sigma", "frame.d_sigma is the derivative"),
+        ("p", r"p\*sigma - q\*alpha is 1"),
+        ("q", r"p\*sigma - q\*alpha is 1"),
+        ("speed", r"speed is d_alpha\*sigma - alpha\*d_sigma"),
+        ("flux", r"flux is speed\*sigma"),
+    ],
+)
+def test_a_broken_frame(entry: str, law: str) -> None:
+    def frame(self: Schedule, t: Tensor) -> Any:
+        right = Cosine().frame(t)
+        return right._replace(**{entry: getattr(right, entry) * 1.001 + 0.001})
+
+    broken = schedule(lambda t: Cosine()(t), frame=frame)
+    fails(law, lambda: testing.check_schedule(broken))
+
+
+def test_a_frame_along_another_direction() -> None:
+    """p and q that keep the identity and are wrong all the same."""
+
+    def frame(self: Schedule, t: Tensor) -> Any:
+        right = Cosine().frame(t)
+        return right._replace(p=right.p + right.alpha, q=right.q + right.sigma)
+
+    fails(r"p\*speed is d_alpha", lambda: testing.check_schedule(schedule(lambda t: Cosine()(t), frame=frame)))
+
+
+# Paths.
+
+
+@dataclass(frozen=True)
+class BrokenPath:
+    """A straight path with one thing wrong."""
+
+    fault: str
+
+    def sample(self, x0: Tensor, x1: Tensor, t: Tensor, rng: Any = None) -> PathSample[Tensor]:
+        if self.fault == "lenient" and t.shape == (4, 1):
+            t = t[:, 0]
+        right = Affine().sample(x0, x1, t)
+        if self.fault == "sign":
+            return right._replace(target=-right.target)
+        if self.fault == "clock":
+            return right._replace(t=t + 0.1)
+        if self.fault == "dtype":
+            return right._replace(x=right.x.double())
+        if t.dim() == 2 and self.fault == "scalar":
+            raise TypeError("one clock a sample only")
+        if self.fault == "broadcast" and t.dim() == 1 and x0.dim() == 2 and len(t) == x0.shape[-1]:
+            return PathSample(t * x1 + (1 - t) * x0, t, x1 - x0)
+        return right
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("sign", "the target is the time derivative of the point: at t ="),
+        ("clock", "and returns them"),
+        ("dtype", "the point keeps the dtype"),
+        ("scalar", r"a path takes times of shape \(4, 3\) for states of shape \(4, 3, 2\): it raised TypeError"),
+        ("broadcast", "row 0 of a batch of 2 in 2 dimensions moves by its own clock"),
+        ("lenient", r"a time of shape \(4, 1\) is refused"),
+    ],
+)
+def test_a_broken_path(fault: str, law: str) -> None:
+    fails(law, lambda: testing.check_path(BrokenPath(fault)))
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+def test_a_broken_conversion(at_end: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Affine.convert
+
+    def convert(self: Affine, value: Tensor, x: Tensor, t: Tensor, *, given: Any, want: Any) -> Tensor:
+        out = right(self, value, x, t, given=given, want=want)
+        wrong = given == "v" and want == "noise" and (not at_end or bool((t == 1).all()))
+        return out + 1e-3 if wrong else out
+
+    monkeypatch.setattr(Affine, "convert", convert)
+    fails(
+        "the noise follows from the v:" + (" at t = 1 " if at_end else ""), lambda: testing.check_path(Affine(Cosine()))
+    )
+
+
+# Couplings.
+
+
+@dataclass(frozen=True)
+class BrokenCoupling:
+    """Independent pairs with one thing wrong."""
+
+    fault: str
+    independent: bool = True
+    calls: list = field(default_factory=list)
+
+    def __call__(self, x0: Tensor, x1: Tensor, cond: Any = None, rng: Rng | None = None) -> Pairs[Tensor]:
+        pairs = Independent()(x0, x1)
+        if self.fault == "repeat":
+            return pairs._replace(i=torch.zeros_like(pairs.i), x0=x0[:1].expand_as(x0))
+        if self.fault == "names":
+            return pairs._replace(x0=x0.flip(0))
+        if self.fault == "data":
+            return pairs._replace(x1=x1 + 1)
+        if self.fault == "gap":
+            return pairs._replace(gap=-1.0)
+        if self.fault == "touch":
+            x0.mul_(2)
+        if self.fault == "mood":
+            self.calls.append(0)
+            i = pairs.i.roll(len(self.calls))
+            return pairs._replace(i=i, x0=x0[i])
+        return pairs
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("repeat", "i uses every one of 2 rows once"),
+        ("names", r"x0 is noise\[i\]"),
+        ("data", r"x1 is data\[j\]"),
+        ("gap", "gap is finite and not negative, or None: it is -1.0"),
+        ("touch", "a coupling leaves its arguments as they are"),
+        ("mood", "the same noise, data and rng give the same pairs"),
+    ],
+)
+def test_a_broken_coupling(fault: str, law: str) -> None:
+    fails(law, lambda: testing.check_coupling(BrokenCoupling(fault)))
+
+
+def test_a_coupling_that_denies_its_dependence() -> None:
+    class Liar:
+        independent = True
+
+        def __call__(self, x0: Tensor, x1: Tensor, cond: Any = None, rng: Any = None) -> Pairs[Tensor]:
+            return BatchOT()(x0, x1)
+
+    fails("whose independent is True pairs the same rows whatever the data", lambda: testing.check_coupling(Liar()))
+
+
+# Dynamics.
+
+
+@dataclass(frozen=True)
+class BrokenFlow:
+    """A flow with one thing wrong."""
+
+    fault: str
+    velocity: Any = lambda x, t: torch.tanh(x)
+
+    def over(self, wrap: Any) -> Any:
+        if self.fault == "kind":
+            return Flow(self.velocity).over(wrap)
+        return self if self.fault == "over" else replace(self, velocity=wrap(self.velocity))
+
+    def rate(self, x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
+        if self.fault == "twice":
+            return (self.velocity(x, t) + self.velocity(x, t)) / 2
+        rate = self.velocity(x, t)
+        if self.fault == "batch":
+            return rate - rate.mean(0)
+        if self.fault == "shape":
+            return rate[:1]
+        return rate
+
+    def move(self, x: Tensor, rate: Tensor, t: Tensor, s: Tensor, rng: Any = None) -> Tensor:
+        if self.fault == "drift":
+            return x + 0.1
+        if self.fault == "bend":
+            return Flow(self.velocity).move(x, rate * (1 + expand(s - t, x)), t, s)
+        if self.fault == "scalar" and t.dim():
+            raise TypeError("one clock only")
+        if self.fault == "first" and t.dim():
+            return Flow(self.velocity).move(x, rate, t[-1], s[-1])
+        return Flow(self.velocity).move(x, rate, t, s)
+
+    def determined(self, t: Tensor) -> Any:
+        return torch.ones(3, dtype=torch.bool) if self.fault == "known" else None
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("kind", "over returns the same kind of dynamics, not Flow"),
+        ("over", "a rate is one call of the model inside over: 0 calls"),
+        ("twice", "a rate is one call of the model inside over: 2 calls"),
+        ("batch", "row 0 depends on itself and its key alone"),
+        ("shape", "a rate has the batch in front: 1 rows for 4"),
+        ("drift", "moving by no time changes nothing"),
+        ("bend", "moving there and back along one rate ends where it began"),
+        ("scalar", r"a dynamics takes times of shape \(B,\): it raised TypeError"),
+        ("first", "a row that moves by no time stands still"),
+        ("known", "determined.* is None or bools of the shape"),
+    ],
+)
+def test_a_broken_dynamics(fault: str, law: str) -> None:
+    fails(law, lambda: testing.check_dynamics(BrokenFlow(fault), X))
+
+
+def test_a_dynamics_needs_rows_to_be_checked() -> None:
+    fails("needs a state of at least two rows", lambda: testing.check_dynamics(Flow(torch.add), X[:1]))
+
+
+def test_noise_that_does_not_see_its_key_is_found() -> None:
+    class Shared:
+        def __init__(self, sde: Diffusion) -> None:
+            self.sde = sde
+
+        def over(self, wrap: Any) -> Shared:
+            return Shared(self.sde.over(wrap))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.sde, name)
+
+        def move(self, x: Tensor, rate: Tensor, t: Tensor, s: Tensor, rng: Rng | None = None) -> Tensor:
+            return self.sde.move(x, rate, t, s, None if rng is None else Rng(0))
+
+    sde = Diffusion(Flow(lambda x, t: torch.tanh(x)), Affine(), torch.ones_like)
+    fails("row 1 depends on itself and its key alone", lambda: testing.check_dynamics(Shared(sde), X))
+
+
+# Solvers.
+
+
+@pytest.mark.parametrize(
+    "solver", [Euler(), Midpoint(), Heun(), RK4(), Dopri5(), *(AdamsBashforth(k) for k in range(1, 5))]
+)
+def test_built_in_solvers_have_their_order(solver: Solver[Any]) -> None:
+    testing.check_solver(solver)
+
+
+@dataclass(frozen=True)
+class BrokenSolver(Solver[Any]):
+    """The explicit midpoint rule with one thing wrong."""
+
+    fault: str
+    order: int = 2
+
+    def step(self, dynamics: Any, x: Any, t: Tensor, s: Tensor, memory: Any = (), rng: Any = None) -> Step[Any]:
+        if self.fault == "short":
+            return Step(x, t)
+        if self.fault == "backward" and bool(s < t):
+            return Step(dynamics.move(x, dynamics.rate(x, t, s), t, s), s)
+        node = t + (0.5 if self.fault != "node" else 0.4) * (s - t)
+        rate = dynamics.rate(dynamics.move(x, dynamics.rate(x, t, s), t, node), node, s)
+        moved = dynamics.move(x, rate, t, s)
+        if self.fault == "tuple" and isinstance(x, tuple):
+            moved = (moved[0], moved[0] + 1e-3)
+        if self.fault == "wide" and not isinstance(x, tuple):
+            moved = moved.double()
+        if self.fault == "mean" and not isinstance(x, tuple):
+            moved = moved + 1e-3 * (s - t) ** 3 * moved.mean(0)
+        return Step(moved, s)
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("node", r"the order on an even grid forward is 2 to 0\.15: 1\.\d+ was measured"),
+        ("backward", r"the order on an even grid backward is 2 to 0\.15: 1\.\d+ was measured"),
+        ("short", "ends its step at the time"),
+        ("tuple", "a tuple of states goes part by part"),
+        ("wide", "float32 stays float32"),
+        ("mean", "row 0 does not depend on the others"),
+    ],
+)
+def test_a_broken_solver(fault: str, law: str) -> None:
+    fails(law, lambda: testing.check_solver(BrokenSolver(fault)))
+
+
+def test_a_solver_may_be_excused_from_tuples() -> None:
+    testing.check_solver(BrokenSolver("tuple"), tuples=False)
+    testing.check_solver(BrokenSolver("none"))
+
+
+def test_a_wrong_claim_of_order() -> None:
+    fails("is 3 to 0.15", lambda: testing.check_solver(BrokenSolver("none", order=3)))
+    assert testing.measured_order(BrokenSolver("none"), steps=40) == pytest.approx(2, abs=0.01)
+
+
+# Models.
+
+
+class Net(nn.Module):
+    """A small network with labels and one thing wrong."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__()
+        self.fault = fault
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        if self.fault == "scalar" and t.dim() == 0:
+            raise TypeError("one clock a sample only")
+        unknown = torch.full((len(x),), -1)
+        label = unknown if cond is None else cond
+        if self.fault == "none" and cond is None:
+            label = unknown + 1
+        if self.fault == "leak" and bool((label == -1).any()):
+            label = unknown
+        time = t.reshape(-1, 1) if t.dim() else t
+        out = torch.tanh(self.dropout(x)) * time + label.to(x.dtype)[:, None]
+        if self.fault == "norm":
+            return out - out.mean(0)
+        if self.fault == "shape":
+            return out[:, :1]
+        if self.fault == "end":
+            return out / time
+        if self.fault == "dtype":
+            return out.double()
+        if self.fault == "clock" and t.dim() == 0:
+            return out + 1
+        return out
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("scalar", r"a model takes a state \(4, 3\) and times \(\) and \(B,\): it raised TypeError"),
+        ("norm", "row 0 depends on itself alone"),
+        ("shape", r"keeps the state's shape \(4, 3\): it is \(4, 1\)"),
+        ("end", "the output is finite at t = 0.0"),
+        ("dtype", "keeps the dtype of the state"),
+        ("clock", r"a time of shape \(\) is that time for every row"),
+        ("none", "no condition is the same as an unknown one"),
+        ("leak", "its neighbours keep theirs"),
+    ],
+)
+def test_a_broken_model(fault: str, law: str) -> None:
+    fails(law, lambda: testing.check_model(Net(fault), X.float(), torch.tensor([0, 1, 2, 3])))
+
+
+def test_a_lawful_model_is_left_in_the_mode_it_was_in() -> None:
+    net = Net().train()
+    testing.check_model(net, X.float(), torch.tensor([0, 1, 2, 3]))
+    testing.check_model(net.eval(), X)
+    assert not net.training
+    testing.check_model(net.train(), X)
+    assert net.training
+    fails("needs a state of at least two rows", lambda: testing.check_model(net, X[:1]))
+
+
+# Guidance.
+
+
+class Halves:
+    """A guided model that hides its network from ``over``, or mixes its rows."""
+
+    def __init__(self, model: Any, fault: str) -> None:
+        self.model, self.fault = model, fault
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        out = self.model(x, t, cond) + self.model(x, t, null(cond))
+        if self.fault == "rows":
+            return out - out.mean(0)
+        if self.fault == "clock" and t.dim():
+            return 2 * out
+        return out.float() if self.fault == "dtype" else out
+
+    def over(self, wrap: Any) -> Halves:
+        return self if self.fault == "over" else Halves(wrap(self.model), self.fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("over", "over reaches every call of the guided network: 2 calls were made, 0 were reached"),
+        ("rows", "row 0 depends on itself alone"),
+        ("clock", r"a time of shape \(\) is that time for every row"),
+        ("dtype", "keeps the shape and dtype"),
+    ],
+)
+def test_a_broken_guidance(fault: str, law: str) -> None:
+    fails(law, lambda: testing.check_guidance(lambda model: Halves(model, fault)))
+    testing.check_guidance(lambda model: Halves(model, ""))
+    testing.check_guidance(ClassifierFree(2.0))
+
+
+# Objectives.
+
+
+class BrokenObjective:
+    """Flow matching with one thing wrong."""
+
+    learned: Any = {}  # noqa: RUF012
+
+    def __init__(self, fault: str) -> None:
+        self.fault, self.calls = fault, 0
+
+    def __call__(
+        self, model: Any, x1: Tensor, cond: Any = None, rng: Any = None, *, x0: Any = None, t: Any = None
+    ) -> Loss:
+        self.calls += 1
+        if self.fault == "redraw":
+            x0 = None
+        loss = Matching()(model, x1, cond, rng, x0=x0, t=t)
+        if self.fault == "redraw" and t is not None:
+            return Loss(loss.rows + 1)
+        if self.fault == "mean":
+            return Loss(loss.rows.mean())
+        if self.fault == "infinite":
+            return Loss(loss.rows / 0)
+        if self.fault == "mood":
+            return Loss(loss.rows + self.calls)
+        if self.fault == "parts":
+            return Loss(loss.rows, {"half": loss.rows.mean()})
+        return Loss(loss.rows.detach() + 0 * loss.rows if self.fault == "gradient" else loss.rows)
+
+    def draw(self, rng: Rng, like: Tensor) -> tuple[Tensor, Tensor]:
+        x0, t = Matching().draw(rng, like)
+        if self.fault == "times":
+            return x0, t + 1
+        if self.fault == "split":
+            return x0, torch.linspace(0.1, 0.9, len(like))
+        if self.fault == "noise":
+            return x0 - x0.mean(0), t
+        return x0, t
+
+    def prior(self, rng: Rng, like: Tensor) -> Tensor:
+        start = Matching().prior(rng, like)
+        return start - start.mean(0) if self.fault == "prior" else start
+
+    def dynamics(self, network: Any) -> Flow:
+        return Matching().dynamics(lambda x, t: network(x, t)[:, :1] if self.fault == "dynamics" else network(x, t))
+
+
+@pytest.mark.parametrize(
+    ("fault", "law"),
+    [
+        ("mean", r"the loss is one number a row: its shape is \(\)"),
+        ("infinite", "the loss is finite"),
+        ("mood", "the same rng gives the same loss"),
+        ("parts", r"the part 'half' is one number a row"),
+        ("gradient", "the gradient reaches the network"),
+        ("times", r"times lie in \[0, 1\]"),
+        ("split", "the time of a row is a function of its key alone"),
+        ("noise", "the noise of a row is a function of its key alone"),
+        ("prior", "a row's start of sampling is a function of its key alone"),
+        ("redraw", "what is given is not drawn"),
+        ("dynamics", "the dynamics has a rate like the state"),
+    ],
+)
+def test_a_broken_objective(fault: str, law: str) -> None:
+    fails(law, lambda: testing.check_objective(BrokenObjective(fault)))
+    testing.check_objective(BrokenObjective(""))
+
+
+def test_what_is_compared_says_where_and_by_how_much() -> None:
+    from rheos.testing.law import agree, lawful, refuses
+
+    t = torch.tensor([0.25, 0.5])
+    got, want = torch.tensor([[1.0, 2.0], [3.0, 4.5]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    fails(
+        r"^law: at t = 0\.5 the difference is 0\.5, and 0\.05 is allowed\.$", lambda: agree("law", got, want, 0.01, t)
+    )
+    fails(r"law: the shape is \(2, 2\) and should be \(2,\)", lambda: agree("law", got, want[0], 0.01))
+    fails("difference is inf", lambda: agree("law", math.nan, 0.0, 0.01))
+    agree("law", math.inf, math.inf, 0.0)
+    agree("law", torch.zeros(0), torch.zeros(0), 0.0)
+    agree("law", got, want, 0.11)
+    fails("law: ValueError should have been raised", lambda: refuses("law", ValueError, lambda: None))
+
+    def raising() -> None:
+        with lawful("law"):
+            raise TypeError("why")
+
+    fails("law: it raised TypeError: why", raising)
+    assert Linear().bounded
