@@ -26,6 +26,7 @@ def test_independent_pairs_stay_where_they_are() -> None:
     assert pairs.x1 is x1
     assert pairs.i.tolist() == pairs.j.tolist() == [0, 1, 2, 3, 4]
     assert pairs.gap is None
+    assert (Independent(), BatchOT()) == (Independent(), BatchOT())
     assert Independent.independent is True
     assert BatchOT.independent is False
 

@@ -102,7 +102,7 @@ def names_table() -> str:
     return "parts by name (the first is the default, where the recipe has no better one):\n" + "\n".join(lines)
 
 
-def find_recipe(name: str) -> Callable[..., Recipe]:
+def find_recipe(name: str) -> Callable[..., Any]:
     """The function that resolves a recipe: one of rheos's by name, or ``package.module:function``.
 
     Raises:
@@ -117,7 +117,7 @@ def find_recipe(name: str) -> Callable[..., Recipe]:
         raise InputError(f"a recipe of your own is named package.module:function, got {name!r}.")
     look_here()
     try:
-        found: Any = getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError(f"the recipe {name!r} cannot be imported: {error}. Is its folder on PYTHONPATH?") from error
     if not callable(found):
@@ -140,12 +140,18 @@ def resolve(name: str, options: Mapping[str, Any]) -> Recipe:
         options: by name: knobs of the recipe, names of parts, and fields of ``Training``.
     """
     function = find_recipe(name)
-    known = inspect.signature(function).parameters
+    signature = inspect.signature(function)
     knobs = {key: options[key] for key in KNOBS if key in options}
     if "net" in knobs:
         knobs["network"] = part("net", knobs.pop("net"))
-    for key in knobs.keys() - known.keys():
+    for key in knobs.keys() - signature.parameters.keys():
         raise InputError(f"the recipe {name!r} has no --{'net' if key == 'network' else key}; leave it out.")
+    try:
+        signature.bind(**knobs)
+    except TypeError as error:
+        raise InputError(
+            f"the recipe {name!r} must be a function that can be called with no more than the options given ({error})."
+        ) from error
     recipe = function(**knobs)
     if not isinstance(recipe, Recipe):
         raise InputError(f"{name} must return a rheos.recipes.Recipe, it returned {type(recipe).__name__}.")

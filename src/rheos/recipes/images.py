@@ -53,7 +53,7 @@ MEASURED = 20_000
 BUDGETS = (5, 100)
 """Network evaluations at which quality is measured besides the run's own."""
 
-CODED = 128
+CODED = 64
 """Held-out images whose bits per dimension are estimated, at most: each costs some hundred backward passes."""
 
 READABLE = 8
@@ -113,6 +113,7 @@ class Images(Kind):
         self, generate: Generate, splits: Splits, count: int, folder: Path, weights: Path | None = None
     ) -> Findings:
         rng = Rng(0)
+        given = None if weights is None else load_inception(weights)
         training, labels = _states(splits.training, rng)
         held_out, held_labels = _states(splits.held_out, rng)
         classifier = None
@@ -121,7 +122,7 @@ class Images(Kind):
             if classifier is None:
                 classifier = train_classifier(training, labels, rng, held_out=(held_out, held_labels))
                 _keep(folder, classifier)
-        extractor: FeatureExtractor = load_inception(weights) if weights is not None else classifier or self._plain(rng)
+        extractor: FeatureExtractor = given or classifier or self._plain(rng)
         asked = None
         if labels is not None:
             # The classes asked for are as frequent as in the data.
@@ -201,6 +202,8 @@ def network_options(kind: Images, network: type[nn.Module], width: int | None) -
     if width is not None and width < 1:
         raise InputError(f"a network has a width of at least 1, got {width}.")
     patch = 2 ** max(0, math.ceil(math.log2(kind.size / 16)))
+    if network is UNet and width is not None and width % 2:
+        raise InputError(f"the width of a UNet is even, got {width}; give --width {width + 1}.")
     if network is not MLP and kind.size % (2 * patch):
         fitting = kind.size // (2 * patch) * 2 * patch
         raise InputError(

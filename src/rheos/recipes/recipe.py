@@ -189,6 +189,8 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, sort):
                 raise InputError(f"the {name} of a recipe must be a {sort.__name__}, got {value!r}.")
+        if not hasattr(self.objective, "dynamics"):
+            raise InputError(f"the objective of a recipe must be an Objective, got {self.objective!r}.")
         for name in ("objective", "order", "guidance"):
             value = getattr(self, name)
             if not callable(value) and (name, value) != ("guidance", None):

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from ..core import InputError, Rng, integrate
 from ..dynamics import log_likelihood
 from ..objectives import Matching, Normal
-from ..solvers import Dopri5, FixedStep
+from ..solvers import RK4, FixedStep, grids
 from .recipe import Recipe
 
-LIKELIHOOD = Dopri5(rtol=1e-4, atol=1e-4)
-"""What integrates a log-density. Its error, some thousandths of a nat, is far below that of the probes."""
+STEPS = 32
+"""Steps of RK4 along which a log-density is integrated, short at both ends, where flows are steep. On a digits model
+its bits per dimension are within .001 of Dopri5's at 1e-4, for half the evaluations; and what is undetermined at an
+end, where an adaptive solver would stall, is held."""
 
 PROBES = 2
 """Directions in which the divergence of each state is probed; more states tell more than more probes."""
@@ -138,6 +140,7 @@ class Sampler:
         device = self._device
         flow = objective.dynamics(self.network)
         scale = objective.path.prior(torch.ones((), device=device))
+        backward = grids.Cosine()(STEPS, device=device).flip(0)
         found = []
         with _evaluating(self.network), torch.no_grad():
             for rows in torch.arange(len(states)).split(self.batch):
@@ -145,7 +148,8 @@ class Sampler:
                     log_likelihood(
                         flow,
                         states[rows].to(device),
-                        solver=LIKELIHOOD,
+                        solver=RK4(),
+                        grid=backward,
                         trace="hutchinson",
                         cond=None if labels is None else labels[rows].to(device),
                         rng=rng.rows(rows.to(device)),
