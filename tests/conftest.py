@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +78,9 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("RHEOS_DATA names no folder of data sets")
     return Path(folder)
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name parameters by what they are, without their address in memory, which differs between pytest-xdist's
+    processes."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(val))[:100]

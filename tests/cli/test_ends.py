@@ -196,7 +196,11 @@ def test_what_ends_in_a_sentence(
 
 def test_a_reader_that_leaves_is_no_fault() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "rheos", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "rheos", "doctor"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Buffered, as output into a pipe is: then the fault shows only when the text leaves.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     )
     assert process.stdout is not None
     process.stdout.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rheos.metrics import train_classifier
 
 
 def strict(constant: str) -> None:
@@ -68,7 +71,9 @@ def test_noisy_images_have_bits_per_dimension(
     rheos: Any, trained: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(trained("images", "--net", "mlp", "--noisy"), tmp_path / "run")
-    monkeypatch.setattr(sys.modules["rheos.recipes.images"], "CODED", 12)
+    module = sys.modules["rheos.recipes.images"]
+    monkeypatch.setattr(module, "CODED", 12)
+    monkeypatch.setattr(module, "train_classifier", functools.partial(train_classifier, epochs=1))
     rheos.done("evaluate", run, "--n", 60)
     (row,) = [row for row in found(run)["findings"]["rows"] if row["name"].startswith("bits per dimension")]
     assert row["name"] == "bits per dimension given the class, 12 held-out images"

@@ -63,7 +63,7 @@ def test_the_density_in_other_dimensions(size: int) -> None:
     )
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("time", [0.1, 0.5, 0.9])
 def test_the_velocity_satisfies_the_continuity_equation(schedule: Schedule, time: float) -> None:
     """d log p/dt + div u + u . grad log p = 0 everywhere."""
@@ -78,7 +78,7 @@ def test_the_velocity_satisfies_the_continuity_equation(schedule: Schedule, time
     torch.testing.assert_close(balance, torch.zeros_like(balance), rtol=0, atol=2e-6 * (1 + float(change.abs().max())))
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("time", [0.0, 0.3, 0.8, 1.0])
 def test_the_score_is_the_gradient_of_the_log_density(schedule: Schedule, time: float) -> None:
     t = torch.tensor(time, dtype=torch.float64)
@@ -87,7 +87,7 @@ def test_the_score_is_the_gradient_of_the_log_density(schedule: Schedule, time: 
     torch.testing.assert_close(mixture().score(Affine(schedule))(POINTS, t), slope, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_fields_hold_at_both_ends(schedule: Schedule) -> None:
     for field in (mixture().velocity(Affine(schedule)), mixture().score(Affine(schedule))):
         for end, near in ((0.0, 1e-8), (1.0, 1 - 1e-8)):

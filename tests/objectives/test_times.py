@@ -55,7 +55,7 @@ LAWS = [
 ]
 
 
-@pytest.mark.parametrize(("times", "distribution"), LAWS, ids=repr)
+@pytest.mark.parametrize(("times", "distribution"), LAWS)
 def test_times_have_their_density(times: Times, distribution: Callable[[Any], Any]) -> None:
     drawn = times(Rng(3).rows(torch.arange(COUNT)))
     assert drawn.shape == (COUNT,)
@@ -65,7 +65,7 @@ def test_times_have_their_density(times: Times, distribution: Callable[[Any], An
     assert stats.kstest(distribution(drawn[::4].double().numpy()), "uniform").pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("times", "distribution"), LAWS, ids=repr)
+@pytest.mark.parametrize(("times", "distribution"), LAWS)
 def test_warp_is_the_quantile_function(times: Times, distribution: Callable[[Any], Any]) -> None:
     u = torch.tensor([0.01, 0.2, 0.5, 0.77, 0.99], dtype=torch.float64)
     np.testing.assert_allclose(distribution(times.warp(u).numpy()), u.numpy(), rtol=1e-9, atol=1e-9)

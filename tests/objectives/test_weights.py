@@ -26,7 +26,7 @@ def squares(path: Affine, given: Quantity, want: Quantity) -> Tensor:
     return error.square().mean(1)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("predict", QUANTITIES)
 def test_the_velocity_weight_makes_any_loss_the_loss_on_the_velocity(schedule: Schedule, predict: Quantity) -> None:
     path = Affine(schedule)
@@ -37,7 +37,7 @@ def test_the_velocity_weight_makes_any_loss_the_loss_on_the_velocity(schedule: S
     torch.testing.assert_close(rows, squares(path, predict, "velocity"), rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("predict", QUANTITIES)
 def test_min_snr_is_one_loss_on_the_data_whatever_is_predicted(schedule: Schedule, predict: Quantity) -> None:
     path = Affine(schedule)
@@ -55,7 +55,7 @@ def test_min_snr_is_one_loss_on_the_data_whatever_is_predicted(schedule: Schedul
         torch.testing.assert_close(same(lambda x, t: data, X1, x0=X0, t=T).rows, rows, rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("predict", QUANTITIES)
 def test_the_error_in_the_data_is_that_of_the_conversion(schedule: Schedule, predict: Quantity) -> None:
     path = Affine(schedule)

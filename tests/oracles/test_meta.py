@@ -59,7 +59,7 @@ def test_time_of_a_ratio(meta_scheduler: ModuleType, name: str) -> None:
     torch.testing.assert_close(schedule.time_of(alpha, sigma), peer, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(7, 1), (7, 2), (7, 7), (7, 3, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 1), (7, 2), (7, 7), (7, 3, 4)])
 @pytest.mark.parametrize("name", PAIRS)
 def test_point_and_velocity(
     meta_path: ModuleType, meta_scheduler: ModuleType, rng: Rng, name: str, shape: tuple[int, ...]

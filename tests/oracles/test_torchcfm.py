@@ -17,7 +17,7 @@ PAIRS = [
 SHAPES = [(1, 1), (5, 2), (3, 3), (8, 3, 4, 4)]
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("theirs", "schedule"), PAIRS)
 @pytest.mark.global_random
 def test_point_and_velocity(

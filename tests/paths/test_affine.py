@@ -70,7 +70,7 @@ def elementwise(x0: Tensor, x1: Tensor, t: Tensor, curve: Callable[[float], Numb
     return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64).reshape(x0.shape) for name in rows[0]}
 
 
-@pytest.mark.parametrize(("schedule", "curve"), CURVES, ids=repr)
+@pytest.mark.parametrize(("schedule", "curve"), CURVES)
 @pytest.mark.parametrize("batch", SIZES)
 def test_every_quantity_follows_from_every_other(
     schedule: Schedule, curve: Callable[[float], Numbers], batch: int
@@ -93,7 +93,7 @@ def test_every_quantity_follows_from_every_other(
                     torch.testing.assert_close(got, want[wanted], rtol=1e-12, atol=3e-13 * (1 + scale))
 
 
-@pytest.mark.parametrize("schedule", [schedule for schedule, _ in CURVES], ids=repr)
+@pytest.mark.parametrize("schedule", [schedule for schedule, _ in CURVES])
 def test_built_in_paths_keep_the_laws(schedule: Schedule) -> None:
     testing.check_path(Affine(schedule))
 
@@ -129,7 +129,7 @@ def test_sampling_starts_from_noise_at_its_weight(schedule: Schedule, scale: flo
         assert start.tolist() == [[scale, -2 * scale]]
 
 
-@pytest.mark.parametrize("schedule", [schedule for schedule, _ in CURVES], ids=repr)
+@pytest.mark.parametrize("schedule", [schedule for schedule, _ in CURVES])
 def test_float32_stays_float32_and_agrees_with_float64(schedule: Schedule) -> None:
     path = Affine(schedule)
     x0, x1 = Rng(1).normal(4, 3), Rng(2).normal(4, 3)
@@ -155,7 +155,7 @@ DETERMINED = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "table"), DETERMINED, ids=repr)
+@pytest.mark.parametrize(("schedule", "table"), DETERMINED)
 def test_determined_says_where_a_quantity_gives_the_velocity(
     schedule: Schedule, table: dict[Quantity, list[int]]
 ) -> None:

@@ -119,7 +119,7 @@ def undetermined(schedule: Schedule, end: float, given: Quantity, want: Quantity
     return False
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("end", [0.0, 1.0])
 def test_expectations_follow_from_one_another_at_the_ends(schedule: Schedule, end: float) -> None:
     """What a network learns is an expectation: at an end its conversions are the limits of those inside."""
@@ -138,7 +138,7 @@ def test_expectations_follow_from_one_another_at_the_ends(schedule: Schedule, en
     assert checked >= 8
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("given", QUANTITIES)
 @pytest.mark.parametrize("want", QUANTITIES)
 def test_values_and_gradients_are_finite_at_both_ends(schedule: Schedule, given: Quantity, want: Quantity) -> None:

@@ -37,7 +37,7 @@ class RK4(Solver[Tensor]):
 
 
 @pytest.mark.parametrize("predict", QUANTITIES)
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_any_prediction_stands_for_the_exact_velocity(predict: Quantity, schedule: Schedule) -> None:
     path = Affine(schedule)
     exact, score = MIX.velocity(path), MIX.score(path)
@@ -85,8 +85,8 @@ def test_over_reaches_the_network_inside() -> None:
     assert tally == [network]
 
 
-@pytest.mark.parametrize("own", SCHEDULES, ids=repr)
-@pytest.mark.parametrize("new", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("own", SCHEDULES)
+@pytest.mark.parametrize("new", SCHEDULES)
 def test_a_rescheduled_velocity_is_the_exact_one_of_the_new_path(own: Schedule, new: Schedule) -> None:
     moved = Rescheduled(MIX.velocity(Affine(own)), own, new)
     exact = MIX.velocity(Affine(new))
@@ -95,7 +95,7 @@ def test_a_rescheduled_velocity_is_the_exact_one_of_the_new_path(own: Schedule, 
         torch.testing.assert_close(moved(X, t), want, rtol=1e-10, atol=1e-10 * (1 + float(want.abs().max())))
 
 
-@pytest.mark.parametrize("new", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("new", SCHEDULES)
 def test_a_clock_an_element_is_rescheduled_element_by_element(new: Schedule) -> None:
     """For independent data of variance 0.3, whose velocity is known at every clock."""
 

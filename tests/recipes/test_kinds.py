@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import logging
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from rheos.core import InputError, Rng
 from rheos.data import to_unit
+from rheos.metrics import train_classifier
 from rheos.nn import MLP, DiT, UNet
 from rheos.recipes import Images, Plane, Splits, images, toy
 from rheos.recipes.toy import SHAPES
@@ -71,6 +74,7 @@ def test_every_network_fits_its_images(tmp_path: Path, network: type, size: int,
 
 def test_reading_gives_states_by_the_key_of_each_row(digits: Splits) -> None:
     values, _ = digits.training.take(torch.arange(40))
+    many = torch.arange(400)
     keys = Rng(0).rows(torch.arange(40))
     plain = Images(8, 1).read(values, keys)
     assert torch.equal(plain, to_unit(values))
@@ -83,6 +87,14 @@ def test_reading_gives_states_by_the_key_of_each_row(digits: Splits) -> None:
     assert cell.min() >= 0
     assert cell.max() <= 1
     assert abs(float(cell.mean()) - 0.5) < 0.05
+    # Whether an image is mirrored says nothing of the noise of its pixels.
+    both = Images(8, 1, mirrored=True, noisy=True).read(torch.zeros(400, 1, 8, 8, dtype=torch.uint8), Rng(0).rows(many))
+    turned = Rng(0).rows(many)
+    marked = torch.zeros(400, 1, 8, 8, dtype=torch.uint8)
+    marked[..., 0] = 255
+    left = Images(8, 1, mirrored=True).read(marked, turned)[:, 0, 0, 0] > 0
+    corner = torch.where(left, both[:, 0, 0, 0], both[:, 0, 0, -1])
+    assert abs(float(torch.corrcoef(torch.stack([left.float(), corner]))[0, 1])) < 0.2
     for kind in (Images(8, 1, mirrored=True), Images(8, 1, noisy=True)):
         alone = kind.read(values[5:6], Rng(0).rows(torch.tensor([5])))
         assert torch.equal(alone[0], kind.read(values, keys)[5])
@@ -107,8 +119,10 @@ def test_only_noisy_runs_have_bits_per_dimension(digits: Splits, tmp_path: Path)
 
 
 def test_the_classifier_is_kept_and_a_damaged_one_replaced(
-    digits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    digits: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quick = functools.partial(train_classifier, epochs=1)
+    monkeypatch.setattr(sys.modules["rheos.recipes.images"], "train_classifier", quick)
     few = torch.arange(300)
     small = Splits(digits.training.subset(few), digits.held_out.subset(few[:100]), "")  # pyright: ignore
     kind = Images(8, 1, tuple("0123456789"))

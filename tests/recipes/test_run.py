@@ -143,6 +143,11 @@ def test_a_kill_while_it_is_written_leaves_a_folder_that_can_be_used(
 def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "report.html"
     write_whole(file, "first")
+    # A reader that opened the former file goes on reading it: the new one took its name, not its place.
+    with file.open() as reader:
+        write_whole(file, "other")
+        assert reader.read() == "first"
+    write_whole(file, b"first")
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -44,12 +44,12 @@ TIMES = torch.tensor([0.013, 0.25, 0.5, 0.77, 0.96], dtype=torch.float64)
 INF = math.inf
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_built_in_schedules_keep_the_laws(schedule: Schedule) -> None:
     testing.check_schedule(schedule)
 
 
-@pytest.mark.parametrize(("schedule", "curve"), CURVES, ids=repr)
+@pytest.mark.parametrize(("schedule", "curve"), CURVES)
 def test_alpha_and_sigma_are_the_closed_forms(
     schedule: Schedule, curve: Callable[[float], tuple[float, float]]
 ) -> None:
@@ -58,7 +58,7 @@ def test_alpha_and_sigma_are_the_closed_forms(
         assert (a, s) == pytest.approx(curve(t), rel=1e-13, abs=1e-14)
 
 
-@pytest.mark.parametrize(("schedule", "curve"), CURVES, ids=repr)
+@pytest.mark.parametrize(("schedule", "curve"), CURVES)
 def test_derivatives_are_those_of_the_closed_forms(
     schedule: Schedule, curve: Callable[[float], tuple[float, float]]
 ) -> None:
@@ -89,7 +89,7 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "end", "expected"), ENDS, ids=repr)
+@pytest.mark.parametrize(("schedule", "end", "expected"), ENDS)
 def test_the_frame_at_the_ends_is_its_limit(schedule: Schedule, end: float, expected: tuple[float, ...]) -> None:
     for shape in ((), (1,), (2, 3)):
         frame = schedule.frame(torch.full(shape, end, dtype=torch.float64))
@@ -98,7 +98,7 @@ def test_the_frame_at_the_ends_is_its_limit(schedule: Schedule, end: float, expe
             assert numbers == pytest.approx([value], rel=1e-12, abs=1e-15)
 
 
-@pytest.mark.parametrize(("schedule", "end", "expected"), ENDS, ids=repr)
+@pytest.mark.parametrize(("schedule", "end", "expected"), ENDS)
 def test_the_limits_are_those_of_the_interior(schedule: Schedule, end: float, expected: tuple[float, ...]) -> None:
     inside = schedule.frame(torch.tensor(abs(end - 1e-9), dtype=torch.float64))
     for value, limit in zip(inside, expected, strict=True):
@@ -142,7 +142,7 @@ def test_ratios_that_a_schedule_never_has_are_held_at_its_nearer_end() -> None:
         assert float(schedule.time_of(torch.zeros((), dtype=torch.float64), one[0])) == 0.0
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_time_of_is_exact_to_rounding(schedule: Schedule) -> None:
     alpha, sigma = schedule(TIMES)
     torch.testing.assert_close(schedule.time_of(alpha, sigma), TIMES, rtol=0, atol=2e-13)

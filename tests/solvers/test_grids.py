@@ -14,7 +14,7 @@ from rheos.solvers.grids import EDM, Cosine, Grid, Shifted, Uniform
 GRIDS: list[Grid] = [Uniform(), Shifted(3.0), Shifted(0.5), Cosine(), EDM(), EDM(CosineSchedule()), EDM(rho=1.0)]
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_grid_goes_from_zero_to_one_in_order(grid, steps, dtype):
@@ -27,7 +27,7 @@ def test_every_grid_goes_from_zero_to_one_in_order(grid, steps, dtype):
     check_grid(times.flip(0))
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("steps", [0, -3, 2.0, True, None])
 def test_steps_must_be_a_positive_integer(grid, steps):
     with pytest.raises(InputError, match="at least one step"):

@@ -72,7 +72,7 @@ def test_ddim_on_the_linear_path_is_euler(solver, backward):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("solver", EXPONENTIAL, ids=str)
+@pytest.mark.parametrize("solver", EXPONENTIAL)
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), VariancePreserving(), VarianceExploding(), Polynomial(2.0)])
 def test_a_constant_data_prediction_is_integrated_exactly(solver, schedule):
     """Then the noise is constant too: every step lands on the straight mixture, ends included."""
@@ -87,7 +87,7 @@ def test_a_constant_data_prediction_is_integrated_exactly(solver, schedule):
         torch.testing.assert_close(step.x, alpha * 1.5 + sigma * NOISE, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("solver", EXPONENTIAL, ids=str)
+@pytest.mark.parametrize("solver", EXPONENTIAL)
 def test_the_schedule_does_not_matter(solver):
     """They act in the signal-to-noise ratio alone: on another schedule, at times of the same ratio, the samples are the
     same but for the scale; from alpha = 0 to sigma = 0."""
@@ -104,7 +104,7 @@ def test_the_schedule_does_not_matter(solver):
         torch.testing.assert_close(a / scale, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("solver", EXPONENTIAL, ids=str)
+@pytest.mark.parametrize("solver", EXPONENTIAL)
 @pytest.mark.parametrize("backward", [False, True])
 def test_ends_are_finite(solver, backward):
     for schedule in (Linear(), Cosine(), Polynomial(2.0)):
@@ -115,7 +115,7 @@ def test_ends_are_finite(solver, backward):
         assert x.abs().max() < 100
 
 
-@pytest.mark.parametrize("solver", ALL, ids=str)
+@pytest.mark.parametrize("solver", ALL)
 def test_a_walk_goes_on_from_its_memory_along_the_rest_of_its_grid(solver):
     grid = CosineGrid()(8, torch.float64)
     whole = integrate(solver, Flow(swirl), NOISE, grid).x
@@ -124,7 +124,7 @@ def test_a_walk_goes_on_from_its_memory_along_the_rest_of_its_grid(solver):
     assert torch.equal(rest, whole)
 
 
-@pytest.mark.parametrize("solver", ALL, ids=str)
+@pytest.mark.parametrize("solver", ALL)
 def test_memory_has_one_shape_and_step_one_graph(solver):
     def shapes(tree) -> object:
         return tuple(shapes(part) for part in tree) if isinstance(tree, tuple) else (tree.shape, tree.dtype)
@@ -186,7 +186,7 @@ def test_unipc_gives_an_undetermined_start_no_weight_in_its_corrector():
     torch.testing.assert_close(second.memory.corrected, grid[1] * 1.5 + (1 - grid[1]) * NOISE, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("solver", ALL, ids=str)
+@pytest.mark.parametrize("solver", ALL)
 def test_precision_of_states_and_grids(solver):
     double = integrate(solver, Flow(swirl), NOISE, Uniform()(10, torch.float64)).x
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.3)):

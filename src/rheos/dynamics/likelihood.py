@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ def likelihood(
     return _summary(columns, x0, solution.evaluations, trace)
 
 
-def log_likelihood(flow: Flow, x1: Tensor, *, solver: Solver, trace: Trace = "exact", **options) -> Tensor:
+def log_likelihood(flow: Flow, x1: Tensor, *, solver: Solver, trace: Trace = "exact", **options: Any) -> Tensor:
     """The log-density of data in nats (B,); :func:`likelihood` tells more and lists the options."""
     return likelihood(flow, x1, solver=solver, trace=trace, **options).log_prob
 

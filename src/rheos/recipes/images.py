@@ -98,7 +98,7 @@ class Images(Kind):
         return _split(digits() if path is None else open_images(path, self.size, self.channels))
 
     def read(self, values: Tensor, rng: Rng) -> Tensor:
-        states = dequantise(values, rng=rng.fold(Stream.AUGMENT)) if self.noisy else to_unit(values)
+        states = _spread(values, rng) if self.noisy else to_unit(values)
         return flip(states, rng) if self.mirrored else states
 
     def write(self, states: Tensor, labels: Tensor | None, file: Path) -> None:
@@ -142,8 +142,7 @@ class Images(Kind):
     def _bits(self, generate: Generate, held_out: Dataset, rng: Rng) -> Tensor:
         """Bits per dimension of held-out images, made continuous as in training."""
         values, labels = held_out.take(_some(len(held_out), CODED, rng))
-        states = dequantise(values, rng=rng.fold(Stream.AUGMENT))
-        log_prob = generate.log_prob(states, labels if isinstance(labels, Tensor) else None, rng)
+        log_prob = generate.log_prob(_spread(values, rng), labels if isinstance(labels, Tensor) else None, rng)
         return bits_per_dimension(log_prob, math.prod(self.shape))
 
 
@@ -188,7 +187,11 @@ def images(
         grid=grids.Uniform(),
         evaluations=10,
         guidance=None,
-        training=Training(steps=1_000, batch=128) if kind.size <= 16 else Training(steps=4_000, batch=64),
+        training=Training(
+            steps=1_000 if kind.size <= 16 else 4_000,
+            batch=128 if kind.size <= 16 else 64,
+            channels_last=network is UNet,
+        ),
     )
 
 
@@ -235,6 +238,12 @@ def _states(dataset: Dataset, rng: Rng) -> tuple[Tensor, Tensor | None]:
     """At most ``MEASURED`` images of a set as states, and their labels."""
     values, labels = dataset.take(_some(len(dataset), MEASURED, rng))
     return to_unit(values), labels if isinstance(labels, Tensor) else None
+
+
+def _spread(values: Tensor, rng: Rng) -> Tensor:
+    """Bytes made continuous. Whether an image is mirrored is the first draw of the stream itself, so the noise folds it
+    once more: the two must not share a number."""
+    return dequantise(values, rng=rng.fold(Stream.AUGMENT).fold(1))
 
 
 def _some(count: int, most: int, rng: Rng) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -62,7 +62,7 @@ def slope(function: Callable[[Tensor], Any], t: Tensor) -> Any:
 
 
 @contextmanager
-def lawful(law: str):
+def lawful(law: str) -> Iterator[None]:
     """Report an error of the part under test as a broken law."""
     try:
         yield
