@@ -13,8 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO, cast, final
 
-from rheos.core import DataError
-
+from ..core import DataError
 from .source import Source, by_folder, is_image, training_part
 
 MEMBER_LIMIT = 1 << 28

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rheos.core import DataError
-
+from ..core import DataError
 from .archive import TOTAL_LIMIT, inspect
 from .labels import number_labels
 

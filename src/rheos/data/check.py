@@ -16,8 +16,7 @@ from typing import TypeVar, final
 import torch
 from torch import Tensor
 
-from rheos.core import DataError
-
+from ..core import DataError
 from .decode import decode, probe
 from .source import Source
 

@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rheos.core import DataError, InputError
-
+from ..core import DataError, InputError
 from .archive import Archive
 from .arrays import Stored, read_npy, read_npz
 from .check import Checked, Progress, Report, check, common_size, reason_of

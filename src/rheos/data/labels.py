@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rheos.core import DataError
+from ..core import DataError
 
 CLASS_LIMIT = 1 << 16
 """Classes that labels may name; identifiers and measurements given by mistake go far beyond."""

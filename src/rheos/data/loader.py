@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from rheos.core import Cond, Draw, InputError, Order, RheosError
-
+from ..core import Cond, Draw, InputError, Order, RheosError
 from .tensors import Dataset
 
 

@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from rheos.core import Draw, InputError, Rng, Stream
+from ..core import Draw, InputError, Rng, Stream
 
 
 @final

@@ -16,8 +16,7 @@ from typing import Any, BinaryIO, final
 import numpy as np
 from torch import Tensor
 
-from rheos.core import DataError, MissingExtraError
-
+from ..core import DataError, MissingExtraError
 from .labels import number_labels
 from .source import Source, training_part
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rheos.core import InputError, Rng, Stream, expand
+from ..core import InputError, Rng, Stream, expand
 
 
 def to_unit(pixels: Tensor) -> Tensor:

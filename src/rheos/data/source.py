@@ -11,8 +11,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from rheos.core import DataError
-
+from ..core import DataError
 from .decode import SUFFIXES
 
 TRAINING = ("train", "training")

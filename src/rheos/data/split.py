@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rheos.core import DataError, InputError, Rng, Stream
+from ..core import DataError, InputError, Rng, Stream
 
 
 def split(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from rheos.core import Cond, ShapeError
-from rheos.core import condition as conditions
+from ..core import Cond, ShapeError
+from ..core import condition as conditions
 
 
 class Dataset(Protocol):

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from rheos.core import Rng
+from ..core import Rng
 
 
 def moons(n: int, rng: Rng, noise: float = 0.05) -> Tensor:

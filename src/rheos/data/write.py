@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rheos.core import InputError, RheosError, ShapeError
+from ..core import InputError, RheosError, ShapeError
 
 SHOWN_SIDE = 32
 """Images with a smaller side are magnified by a whole factor up to it."""

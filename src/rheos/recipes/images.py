@@ -128,7 +128,8 @@ class Images(Kind):
             # The classes asked for are as frequent as in the data.
             asked = labels[(rng.fold(Stream.CONDITION).rows(torch.arange(count)).uniform() * len(labels)).long()]
         drawn, chosen = generate.curve(asked, count, BUDGETS)
-        drawn = {budget: states.clamp(-1, 1) for budget, states in drawn.items()}
+        # As a user gets them, in bytes; so are the images they are held against.
+        drawn = {budget: to_unit(to_uint8(states)) for budget, states in drawn.items()}
         findings = measure_images(drawn, chosen, Sets(training, held_out), extractor, classifier, asked, rng)
         if not self.noisy:
             return findings

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rheos.core import CheckpointError
+from ..core import CheckpointError
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rheos.core import InputError
+from ..core import InputError
 
 # One call for all tensors; PyTorch offers it under this name only.
 _lerp_ = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage]

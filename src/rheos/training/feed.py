@@ -13,10 +13,9 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from rheos.core import Cond, Objective, Order, Rng, Stream, drop
-from rheos.core.tree import leaves, transform
-from rheos.data import Batches, Dataset
-
+from ..core import Cond, Objective, Order, Rng, Stream, drop
+from ..core.tree import leaves, transform
+from ..data import Batches, Dataset
 from .settings import Training
 
 BLOCK_NUMBERS = 1 << 19

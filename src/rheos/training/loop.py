@@ -19,9 +19,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from rheos.core import InputError, Objective, Order, RheosError, Rng, Stream
-from rheos.data import Dataset
-
+from ..core import InputError, Objective, Order, RheosError, Rng, Stream
+from ..data import Dataset
 from . import checkpoint, snapshots
 from .distributed import Layout, exchanging, joined, without_exchange
 from .ema import lent

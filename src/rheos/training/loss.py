@@ -6,7 +6,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from rheos.core import Cond, Objective, Rng
+from ..core import Cond, Objective, Rng
 
 
 @final

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from rheos.core import CheckpointError
-
+from ..core import CheckpointError
 from .settings import Training
 
 

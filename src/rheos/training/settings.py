@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
-from rheos.core import InputError
+from ..core import InputError
 
 Precision = Literal["float32", "bfloat16"]
 Decay = Literal["cosine", "constant"]

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rheos.core import CheckpointError
-
+from ..core import CheckpointError
 from . import checkpoint
 from .ema import PowerEma, Profile, exponent, factors
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from rheos.core import CheckpointError
-
+from ..core import CheckpointError
 from . import checkpoint
 from .distributed import Layout
 from .ema import Ema, PowerEma
