@@ -58,3 +58,8 @@ def test_the_readme_gives_the_command_that_ci_runs() -> None:
     # .ci/run joins the lines into one chain, which a comment or a continued line would break.
     assert not any(line.lstrip().startswith("#") or line.endswith("\\") for line in lines), lines
     assert "pytest" in lines[-1]
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "bench" / "tables.py"), "--check"], check=False)
+    assert done.returncode == 0

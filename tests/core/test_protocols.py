@@ -54,3 +54,27 @@ def test_over_wraps_a_network_itself_and_reaches_inside_a_wrapper() -> None:
     assert wrapped(1.0, 2.0) == 12.0
     assert wrapped(1.0, 2.0) == 12.0
     assert tally == [2]
+
+
+def test_the_public_names_are_where_the_design_says():
+    import rheos.data
+    import rheos.dynamics
+    import rheos.guidance
+    import rheos.objectives
+    import rheos.paths
+    import rheos.schedules
+    import rheos.solvers
+    import rheos.testing
+
+    names = [
+        (rheos.data.mixtures, "GaussianMixture"),
+        (rheos.dynamics, "Flow Diffusion log_likelihood"),
+        (rheos.guidance, "ClassifierFree ZeroStar Interval Autoguidance"),
+        (rheos.objectives, "Matching"),
+        (rheos.paths, "Affine Rescheduled as_velocity"),
+        (rheos.schedules, "Linear Cosine Polynomial VariancePreserving VarianceExploding"),
+        (rheos.solvers, "Euler Midpoint Heun RK4 Dopri5 AdamsBashforth DPMSolver UniPC integrate walk grids"),
+        (rheos.testing, "check_schedule check_path check_coupling check_dynamics check_solver check_model"),
+    ]
+    missing = [name for module, listed in names for name in listed.split() if not hasattr(module, name)]
+    assert not missing

@@ -1,5 +1,6 @@
 """Data: images and toy distributions, the order in which they are met, and the loader that reads them by step."""
 
+from . import mixtures
 from .check import Report, Unreadable
 from .images import ImageSet, digits, open_images
 from .loader import Batch, Batches
@@ -24,6 +25,7 @@ __all__ = [
     "eight_gaussians",
     "flip",
     "grid_image",
+    "mixtures",
     "moons",
     "open_images",
     "spirals",
