@@ -101,3 +101,23 @@ def test_code_length() -> None:
     assert (row.meaning, row.better) == ("standard error", "lower")
     assert code_length(torch.tensor([3.0, 5.0]), given_class=False).name == "bits per dimension, 2 held-out images"
     assert math.isnan(code_length(torch.tensor([3.0]), given_class=False).reference or 0)
+
+
+def test_data_that_lie_sorted_are_met_in_any_order() -> None:
+    rows = Rng(0).rows(torch.arange(9_000))
+    images = 0.2 * rows.normal(1, 4, 4) + torch.where(rows.uniform() < 0.5, -0.6, 0.6)[:, None, None, None]
+    real, held_out, fake = images[:6_000], images[6_000:7_000], images[7_000:]
+    order = real.mean((1, 2, 3)).argsort()
+    extractor = RandomFeatures(1, Rng(0))
+
+    def figures(training: Tensor) -> dict[str, Row]:
+        found = measure_images({10: fake}, 10, Sets(training, held_out), extractor, None, None, Rng(0))
+        return {row.name: row for row in found.rows}
+
+    found = figures(real[order])
+    for name in ("energy distance (pixels)", "coverage"):
+        row = found[name]
+        assert row.reference is not None
+        assert row.value == pytest.approx(row.reference, abs=0.05), name
+    # Equal numbers on both sides: coverage of honest samples is near 1 - 2**-5.
+    assert found["coverage"].value > 0.93

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 import torch
 from torch import Tensor
@@ -123,3 +125,9 @@ def test_bounds_are_positive(value: float) -> None:
     with pytest.raises(InputError, match=f"the ceiling of a weight must be positive, got {value}"):
         VelocityWeight(value)
     assert MinSNR(0.5).gamma == VelocityWeight(0.5).ceiling == 0.5
+
+
+@pytest.mark.parametrize(("weight", "name"), [(MinSNR(), "gamma"), (VelocityWeight(), "ceiling")])
+def test_a_weight_is_never_changed(weight, name):
+    with pytest.raises(FrozenInstanceError):
+        setattr(weight, name, 1.0)

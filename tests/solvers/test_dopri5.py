@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -237,3 +239,27 @@ def test_what_it_refuses():
     for wrong in ({"rtol": 0.0, "atol": 0.0}, {"rtol": -1.0}, {"safety": 1.5}, {"grow": 0.5}, {"beta": 0.3}):
         with pytest.raises(InputError):
             Dopri5(**wrong)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (1.0, 0.0), (0.3, 2.0)])
+@pytest.mark.parametrize(
+    ("x", "slope", "bend"), [(2.0, 3.0, 1.0), (0.0, 0.5, 20.0), (2.0, 0.0, 0.0), (1e-3, 1e-9, 5.0)]
+)
+def test_the_first_step_is_that_of_hairer(x, slope, bend, start, end):
+    """Solving Ordinary Differential Equations I, section II.4, with numbers instead of tensors."""
+    rtol, atol = 1e-3, 1e-2
+
+    def rate(x: float, t: float) -> float:
+        return slope * math.cos(t) + bend * x
+
+    unit = atol + rtol * abs(x)
+    position, speed, way = abs(x) / unit, abs(rate(x, start)) / unit, 1.0 if end > start else -1.0
+    trial = 1e-6 if position < 1e-5 or speed < 1e-5 else 0.01 * position / speed
+    trial = min(trial, abs(end - start))
+    ahead = rate(x + way * trial * rate(x, start), start + way * trial)
+    steepest = max(speed, abs(ahead - rate(x, start)) / unit / trial)
+    wanted = 1e-3 * trial if steepest <= 1e-15 else (0.01 / steepest) ** 0.2
+    flow = Flow(lambda x, t: slope * torch.cos(t)[:, None] + bend * x)
+    grid = torch.tensor([start, end], dtype=torch.float64)
+    control = Dopri5(rtol, atol).start(flow, torch.tensor([[x]], dtype=torch.float64), grid)
+    assert float(control.size) == pytest.approx(min(wanted, 100 * trial), rel=1e-9)

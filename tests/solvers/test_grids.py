@@ -79,6 +79,7 @@ def test_arguments_are_checked():
     for make in (
         lambda: Shifted(0.0),
         lambda: Shifted(float("inf")),
+        lambda: EDM(sigma_max=float("inf")),
         lambda: EDM(sigma_min=0.0),
         lambda: EDM(sigma_min=2.0, sigma_max=1.0),
         lambda: EDM(rho=0.0),

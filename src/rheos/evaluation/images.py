@@ -95,8 +95,10 @@ def _in_features(real: Tensor, fake: Tensor, extractor: FeatureExtractor, rng: R
     name = frechet_name(extractor)
 
     def measure(a: Tensor, b: Tensor) -> dict[str, float]:
-        return {f"{name}, half of the data": frechet_distance(a, b), **manifold(a, b).asdict()}
+        return {f"{name}, as many of each": frechet_distance(a, b), **manifold(a, b).asdict()}
 
+    # Twice as many real images as fakes: both halves then have the fakes' number, on which coverage depends.
+    real = _some(real, 2 * len(fake), rng)
     figures = with_floors(measure, fake=fake, real=real, rng=rng.fold(0)).values()
     return [Row(f.name, f.value, f.floor, "floor", "lower" if f.name.startswith(name) else "higher") for f in figures]
 
@@ -109,5 +111,11 @@ def _in_pixels(real: Tensor, fake: Tensor, rng: Rng) -> list[Row]:
             "MMD (pixels)": mmd(a, b),
         }
 
-    figures = with_floors(measure, fake=fake.flatten(1)[:PIXELS], real=real.flatten(1)[:PIXELS], rng=rng.fold(0))
+    real, fake = _some(real, PIXELS, rng).flatten(1), _some(fake, PIXELS, rng).flatten(1)
+    figures = with_floors(measure, fake=fake, real=real, rng=rng.fold(0))
     return [Row(f.name, f.value, f.floor, "floor", "lower") for f in figures.values()]
+
+
+def _some(images: Tensor, count: int, rng: Rng) -> Tensor:
+    """At most ``count`` images, drawn by ``rng``: data often lie sorted by class."""
+    return images if len(images) <= count else images[rng.fold(2).permutation(len(images))[:count]]
