@@ -82,6 +82,8 @@ def _spread(values: list[float], form: str) -> str:
 
 def _machine(result: dict[str, Any]) -> str:
     machine = result["machine"]
+    if isinstance(machine, str):
+        return f"{machine}, torch {result['versions']['torch']}"
     device = machine["accelerator"] or machine["processor"]
     return f"{device}, {machine['cores']} cores, torch {machine['torch']}, Python {machine['python']}"
 
