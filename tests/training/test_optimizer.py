@@ -61,6 +61,7 @@ def test_steps_equal_pytorchs_with_a_clip_of_its_own(
         torch.testing.assert_close(torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip), norm)
         adam.step()
     torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-5, atol=1e-6)
+    optimizer.forget()
     assert all(p.grad is None for p in ours.parameters())
 
 

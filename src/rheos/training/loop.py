@@ -175,6 +175,7 @@ class _Run:
                     if not self._look_after():
                         self._go_back()
                         break
+        self.state.optimizer.forget()
         return told
 
     def part(self) -> None:
@@ -192,6 +193,9 @@ class _Run:
             with contextlib.nullcontext() if number == len(parts) else without_exchange(self.exchanging):
                 with self._autocast():
                     loss, detail = self.exchanging(*part)
+                if number == 1:
+                    # Only now: the backward pass takes this memory up again while it is still in the cache.
+                    state.optimizer.forget()
                 if poisoned:
                     loss.backward(seed_gradient(loss, 1 / len(parts)))
                 else:
@@ -204,8 +208,6 @@ class _Run:
             state.optimizer.step(state.step, state.scale, norm, state.guard.verdict(norm))
         elif state.guard.admits(norm, losses):
             state.optimizer.step(state.step, state.scale, norm)
-        else:
-            state.optimizer.forget()
         state.step += 1
         state.ema.update(state.step)
         if state.power is not None:

@@ -62,7 +62,7 @@ class Optimizer:
         return get_total_norm([p.grad for p in self._parameters if p.grad is not None], foreach=True)
 
     def step(self, step: int, scale: float, norm: Tensor, skip: Tensor | None = None) -> float:
-        """Move the parameters along their gradients and forget the gradients.
+        """Move the parameters along their gradients, which stay until :meth:`forget`.
 
         Args:
             step: the step's number, from 0.
@@ -81,7 +81,6 @@ class Optimizer:
         adam.grad_scale = (norm / self._settings.clip).clamp_(min=1.0) if math.isfinite(self._settings.clip) else None
         adam.found_inf = skip
         self._adam.step()
-        self.forget()
         return rate
 
     def forget(self) -> None:
