@@ -243,7 +243,8 @@ def test_what_it_refuses():
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (1.0, 0.0), (0.3, 2.0)])
 @pytest.mark.parametrize(
-    ("x", "slope", "bend"), [(2.0, 3.0, 1.0), (0.0, 0.5, 20.0), (2.0, 0.0, 0.0), (1e-3, 1e-9, 5.0)]
+    ("x", "slope", "bend"),
+    [(2.0, 3.0, 1.0), (0.0, 0.5, 20.0), (2.0, 0.0, 0.0), (1e-3, 1e-9, 5.0), (20.0, 5.0, 3.0), (2.0, 1e-3, 0.0)],
 )
 def test_the_first_step_is_that_of_hairer(x, slope, bend, start, end):
     """Solving Ordinary Differential Equations I, section II.4, with numbers instead of tensors."""
