@@ -30,16 +30,9 @@ Model = Callable[..., Any]
 """A network, or a network under guidance: ``model(x, t, cond)``, or ``model(x, t)`` when nothing conditions it."""
 
 
-class Wrapper(Protocol):
-    """A model made of other models. ``over(wrap)`` is the same model with ``wrap`` around each network inside."""
-
-    def __call__(self, x: Any, *args: Any) -> Any: ...
-
-    def over(self, wrap: Callable[[Model], Model]) -> Model: ...
-
-
 def over(model: Model, wrap: Callable[[Model], Model]) -> Model:
-    """Wrap the networks inside a model: all of them when it is made of models, itself when it is a network."""
+    """Wrap the networks inside a model: itself when it is a network. A model that is made of models has a method
+    ``over(wrap)``, which gives the same model with ``wrap`` around each network inside."""
     inside = getattr(model, "over", None)
     return wrap(model) if inside is None else inside(wrap)
 
