@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("rheos", "torch", "numpy", "scipy", "torchcfm", "flow-matching")
+PACKAGES = ("rheos", "torch", "numpy", "scipy", "torchcfm", "flow-matching", "POT", "lapx", "torchdiffeq")
 
 
 def machine() -> dict[str, Any]:

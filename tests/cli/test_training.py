@@ -241,11 +241,21 @@ class TestParts:
 
     def test_every_part_at_once(self, rheos: Any, tmp_path: Path) -> None:
         run = tmp_path / "run"
-        words = {name: list(names)[-1] for name, names in TABLES.items()} | {"path": "vp", "predict": "noise"}
+        chosen = {"objective": "matching", "coupling": "stored-ot", "path": "vp", "predict": "noise"}
+        words = {name: list(names)[-1] for name, names in TABLES.items()} | chosen
         named = [word for name, value in words.items() for word in (f"--{name}", value)]
         rheos.done("train", "toy", *rheos.small, *named, "--out", run)
         rheos.done("sample", run, "--n", 4)
         rheos.done("evaluate", run, "--n", 20)
+
+    @pytest.mark.parametrize("objective", ["learned-schedule", "learned-path", "likelihood"])
+    def test_every_objective(self, rheos: Any, tmp_path: Path, objective: str) -> None:
+        run = tmp_path / "run"
+        words = ("train", "toy", *rheos.small, "--objective", objective, "--out", run)
+        rheos.done(*words)
+        rheos.done("sample", run, "--n", 4)
+        rheos.done(*words)
+        assert "no --predict" in rheos(*words[:-1], tmp_path / "new", "--predict", "noise").err
 
     def test_optimal_transport_warns_in_one_line_where_there_are_labels(self, rheos: Any, tmp_path: Path) -> None:
         words = ("train", "images", "--net", "mlp", *rheos.small, "--coupling", "ot", "--out", tmp_path / "run")

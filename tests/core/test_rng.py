@@ -231,6 +231,7 @@ def test_streams_are_named_by_fixed_numbers() -> None:
         "ORDER": 8,
         "PROBE": 9,
         "WEIGHTS": 10,
+        "PATH": 11,
     }
 
 

@@ -104,7 +104,7 @@ def test_a_killed_worker_is_reported():
         for _ in range(10):
             next(batches)
 
-    with pytest.raises(RheosError, match=r"a data worker died .* 0 to read in the training process"):
+    with pytest.raises(RheosError, match=r"a data worker died .* 0 to work in the training process"):
         drain()
 
 

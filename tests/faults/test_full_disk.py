@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rheos.core import CheckpointError
+from rheos.core import RheosError
 from rheos.training import checkpoint
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
@@ -27,10 +27,8 @@ def test_a_write_that_fails_leaves_the_former_folder(tmp_path: Path, monkeypatch
         path.write_bytes(content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write_file", full)
-        with pytest.raises(
-            CheckpointError, match=r"step-000007 could not be written: the disk is full.*free some space"
-        ):
+        patch.setattr(checkpoint, "write_file", full)
+        with pytest.raises(RheosError, match=r"step-000007 could not be written: the disk is full.*free some space"):
             checkpoint.write(folder, [("a.bin", b"third"), ("b.bin", b"fourth")])
     checkpoint.verify(folder)
     assert (folder / "b.bin").read_bytes() == b"second"

@@ -82,5 +82,11 @@ def test_kills_leave_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("coupling", ["ot", "store"])
+def test_kills_of_a_run_that_joins_ahead_leave_no_trace(tmp_path: Path, coupling: str) -> None:
+    compare(tmp_path, {0: 6, 2: 4}, "--steps", 1200, "--checkpoint-every", 50, "--coupling", coupling)
+
+
+@pytest.mark.slow
 def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
     compare(tmp_path, {0: 20, 2: 20}, "--steps", 3000, "--checkpoint-every", 50)

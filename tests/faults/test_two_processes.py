@@ -33,10 +33,13 @@ def launch(out: Path, world: int, *options: str) -> None:
     assert [process.wait(120) for process in processes] == [0] * world
 
 
-@pytest.mark.parametrize("accumulate", [pytest.param("1", marks=pytest.mark.slow), "2"])
-def test_two_processes_equal_one(tmp_path: Path, accumulate: str) -> None:
-    launch(tmp_path / "one", 1)
-    launch(tmp_path / "two", 2, "--accumulate", accumulate)
+@pytest.mark.parametrize(
+    ("accumulate", "coupling"),
+    [pytest.param("1", "independent", marks=pytest.mark.slow), ("2", "independent"), ("2", "ot")],
+)
+def test_two_processes_equal_one(tmp_path: Path, accumulate: str, coupling: str) -> None:
+    launch(tmp_path / "one", 1, "--coupling", coupling)
+    launch(tmp_path / "two", 2, "--accumulate", accumulate, "--coupling", coupling)
     for part in ("model", "ema", "power"):
         path = f"checkpoints/step-0000{STEPS}/{part}.safetensors"
         one, two = load_file(tmp_path / "one" / path), load_file(tmp_path / "two" / path)
@@ -49,5 +52,5 @@ def test_two_processes_equal_one(tmp_path: Path, accumulate: str) -> None:
         curves.append([[v for k, v in line.items() if k not in CLOCK] for line in lines])
     torch.testing.assert_close(torch.tensor(curves[1]), torch.tensor(curves[0]), rtol=1e-4, atol=1e-5)
     # One process goes on with what two began.
-    launch(tmp_path / "two", 1, "--steps", "40")
+    launch(tmp_path / "two", 1, "--steps", "40", "--coupling", coupling)
     assert (tmp_path / "two" / "checkpoints/step-000040").is_dir()

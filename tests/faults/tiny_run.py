@@ -17,7 +17,10 @@ import torch
 
 from rheos import nn, objectives, training
 from rheos.core import RheosError, Rng
+from rheos.couplings import BatchOT, Independent, PairStore
 from rheos.data import Shuffled, Tensors
+
+COUPLINGS = {"independent": Independent(), "ot": BatchOT(), "store": PairStore(BatchOT())}
 
 
 def main() -> int:
@@ -26,6 +29,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--coupling", choices=COUPLINGS, default="independent")
     parser.add_argument("--checkpoint-every", type=int, default=20)
     parser.add_argument("--largest-file", type=int, default=0)
     given = parser.parse_args()
@@ -35,7 +39,9 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (given.largest_file, given.largest_file))
 
     rng = Rng(1)
-    data = Tensors(rng.rows(torch.arange(200)).normal(3), torch.arange(200) % 4)
+    coupling = COUPLINGS[given.coupling]
+    labels = torch.arange(200) % 4 if coupling.independent else None
+    data = Tensors(rng.rows(torch.arange(200)).normal(3), labels)
     with nn.seeded(2):
         # Dropout, so that a run whose masks were not resumed would differ.
         network = nn.MLP(3, 16, 2, classes=4, dropout=0.0 if "WORLD_SIZE" in os.environ else 0.1)
@@ -44,6 +50,7 @@ def main() -> int:
         batch=16,
         accumulate=given.accumulate,
         workers=given.workers,
+        pairs=40,
         log_every=7,
         sample_every=45,
         checkpoint_every=given.checkpoint_every,
@@ -57,7 +64,7 @@ def main() -> int:
     try:
         training.fit(
             network,
-            objectives.Matching(),
+            objectives.Matching(coupling=coupling),
             data,
             Shuffled(len(data)),
             settings,

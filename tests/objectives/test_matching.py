@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rheos import testing
-from rheos.core import InputError, Rng, ShapeError, Stream, UndeterminedError
+from rheos.core import InputError, Pairs, Rng, ShapeError, Stream, UndeterminedError
 from rheos.core.protocols import Quantity
 from rheos.couplings import BatchOT, Independent
 from rheos.data.mixtures import GaussianMixture
@@ -118,13 +117,35 @@ def test_a_source_of_ones_own_stands_at_the_start() -> None:
 def test_a_coupling_joins_noise_and_data() -> None:
     order = torch.tensor([2, 0, 1])
     far = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], dtype=torch.float64)
-    rows = Matching(coupling=BatchOT())(zero, far, x0=far[order] + 1, t=T).rows
-    torch.testing.assert_close(rows, torch.ones(3, dtype=torch.float64))
-    with pytest.warns(UserWarning, match="ignores the condition"):
-        Matching(coupling=BatchOT())(zero, far, torch.arange(3), x0=far, t=T)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Matching()(zero, far, torch.arange(3), x0=far, t=T)
+
+    class Shifted:
+        def __call__(self, rng: Rng, like: Tensor) -> Tensor:
+            return far[order] + 1
+
+    joined = Matching(coupling=BatchOT(), source=Shifted())
+    torch.testing.assert_close(joined(zero, far, rng=1, t=T).rows, torch.ones(3, dtype=torch.float64))
+    # What is given is joined already.
+    apart = Matching()(zero, far, x0=far[order] + 1, t=T).rows
+    torch.testing.assert_close(joined(zero, far, x0=far[order] + 1, t=T).rows, apart)
+    assert bool((apart > 2).all())
+
+
+def test_a_condition_follows_its_datum() -> None:
+    class Turned:
+        independent = False
+
+        def __call__(self, x0: Tensor, x1: Tensor, cond: Any = None, rng: Rng | None = None) -> Pairs[Tensor]:
+            i, j = torch.arange(3), torch.tensor([2, 0, 1])
+            return Pairs(x0, x1[j], i, j)
+
+    seen = []
+
+    def network(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        seen.append(cond.tolist())
+        return x
+
+    Matching(coupling=Turned())(network, X1, torch.tensor([5, 6, 7]), 1)
+    assert seen == [[7, 5, 6]]
 
 
 def test_a_coupling_has_a_stream_of_its_own() -> None:
@@ -138,8 +159,8 @@ def test_a_coupling_has_a_stream_of_its_own() -> None:
             return Independent()(x0, x1)
 
     Matching(coupling=Spy())(zero, X1, rng=7)
-    Matching(coupling=Spy())(zero, X1, x0=X0, t=T)
-    assert seen == [Rng(7).fold(Stream.COUPLING).key.tolist(), None]
+    Matching(coupling=Spy())(zero, X1, rng=7, x0=X0, t=T)
+    assert seen == [Rng(7).fold(Stream.COUPLING).key.tolist()]
 
 
 MIX = GaussianMixture(

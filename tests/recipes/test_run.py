@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from rheos.core import CheckpointError
 from rheos.nn import MLP
-from rheos.recipes import Run, toy, write_whole
+from rheos.recipes import Run, toy
 
 
 @pytest.fixture
@@ -138,23 +137,3 @@ def test_a_kill_while_it_is_written_leaves_a_folder_that_can_be_used(
     assert [file.name.endswith(".draft") for file in run.folder.iterdir()] == [True]
     assert not Run.exists(run.folder)
     assert Run.open(run.create().folder) == run
-
-
-def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "report.html"
-    write_whole(file, "first")
-    # A reader that opened the former file goes on reading it: the new one took its name, not its place.
-    with file.open() as reader:
-        write_whole(file, "other")
-        assert reader.read() == "first"
-    write_whole(file, b"first")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(CheckpointError, match="the disk is full"):
-            write_whole(file, "second")
-    assert file.read_text() == "first"
-    assert list(tmp_path.iterdir()) == [file]

@@ -298,3 +298,19 @@ def test_a_coupling_changes_no_sample() -> None:
     paired = replace(toy(width=8), objective=objectives.Matching(coupling=couplings.BatchOT()))
     network = toy(width=8).network(0)
     assert torch.equal(Sampler(paired, network).draw(5).states, Sampler(toy(width=8), network).draw(5).states)
+
+
+def test_trajectories_are_those_that_samples_follow() -> None:
+    """A velocity that turns about the origin: every trajectory is an arc of one radian."""
+    recipe = toy(width=8)
+
+    class Turning(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+            return torch.stack([-x[:, 1], x[:, 0]], 1)
+
+    found = Sampler(recipe, Turning(), seed=3).trajectories(40)
+    start = recipe.objective.prior(Rng(3).rows(torch.arange(40)), torch.zeros(40, 2))
+    assert found.turning == pytest.approx(1.0, abs=1e-3)
+    assert found.kinetic_energy == pytest.approx(float(start.square().sum(1).mean()), rel=1e-3)
+    assert found.length_excess == pytest.approx(0.5 / math.sin(0.5) - 1, abs=1e-3)
+    assert Sampler(recipe, Turning(), seed=3, batch=7).trajectories(40) == found

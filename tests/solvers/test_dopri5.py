@@ -259,8 +259,17 @@ def test_the_first_step_is_that_of_hairer(x, slope, bend, start, end):
     trial = min(trial, abs(end - start))
     ahead = rate(x + way * trial * rate(x, start), start + way * trial)
     steepest = max(speed, abs(ahead - rate(x, start)) / unit / trial)
-    wanted = 1e-3 * trial if steepest <= 1e-15 else (0.01 / steepest) ** 0.2
+    wanted = max(1e-6, 1e-3 * trial) if steepest <= 1e-15 else (0.01 / steepest) ** 0.2
     flow = Flow(lambda x, t: slope * torch.cos(t)[:, None] + bend * x)
     grid = torch.tensor([start, end], dtype=torch.float64)
     control = Dopri5(rtol, atol).start(flow, torch.tensor([[x]], dtype=torch.float64), grid)
     assert float(control.size) == pytest.approx(min(wanted, 100 * trial), rel=1e-9)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0)])
+def test_a_velocity_of_zero_is_no_reason_to_stall(ends: tuple[float, float]) -> None:
+    """A fresh network gives exactly zero; in float32 the first step must not be lost in the rounding of the time."""
+    x = torch.ones(3, 2)
+    solution = integrate(Dopri5(), Flow(lambda x, t: 0 * x), x, torch.tensor(ends))
+    assert torch.equal(solution.x, x)
+    assert solution.evaluations < 60

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from rheos import testing
-from rheos.core import Pairs, PathSample, Rng, expand
-from rheos.couplings import BatchOT, Independent
+from rheos.core import PathSample, Rng, expand
 from rheos.dynamics import Diffusion, Flow
 from rheos.paths import Affine
 from rheos.schedules import Cosine, Schedule
@@ -153,61 +152,6 @@ def test_a_broken_conversion(at_end: bool, monkeypatch: pytest.MonkeyPatch) -> N
     fails(
         "the noise follows from the v:" + (" at t = 1 " if at_end else ""), lambda: testing.check_path(Affine(Cosine()))
     )
-
-
-# Couplings.
-
-
-@dataclass(frozen=True)
-class BrokenCoupling:
-    """Independent pairs with one thing wrong."""
-
-    fault: str
-    independent: bool = True
-    calls: list = field(default_factory=list)
-
-    def __call__(self, x0: Tensor, x1: Tensor, cond: Any = None, rng: Rng | None = None) -> Pairs[Tensor]:
-        pairs = Independent()(x0, x1)
-        if self.fault == "repeat":
-            return pairs._replace(i=torch.zeros_like(pairs.i), x0=x0[:1].expand_as(x0))
-        if self.fault == "names":
-            return pairs._replace(x0=x0.flip(0))
-        if self.fault == "data":
-            return pairs._replace(x1=x1 + 1)
-        if self.fault == "gap":
-            return pairs._replace(gap=-1.0)
-        if self.fault == "touch":
-            x0.mul_(2)
-        if self.fault == "mood":
-            self.calls.append(0)
-            i = pairs.i.roll(len(self.calls))
-            return pairs._replace(i=i, x0=x0[i])
-        return pairs
-
-
-@pytest.mark.parametrize(
-    ("fault", "law"),
-    [
-        ("repeat", "i uses every one of 2 rows once"),
-        ("names", r"x0 is noise\[i\]"),
-        ("data", r"x1 is data\[j\]"),
-        ("gap", "gap is finite and not negative, or None: it is -1.0"),
-        ("touch", "a coupling leaves its arguments as they are"),
-        ("mood", "the same noise, data and rng give the same pairs"),
-    ],
-)
-def test_a_broken_coupling(fault: str, law: str) -> None:
-    fails(law, lambda: testing.check_coupling(BrokenCoupling(fault)))
-
-
-def test_a_coupling_that_denies_its_dependence() -> None:
-    class Liar:
-        independent = True
-
-        def __call__(self, x0: Tensor, x1: Tensor, cond: Any = None, rng: Any = None) -> Pairs[Tensor]:
-            return BatchOT()(x0, x1)
-
-    fails("whose independent is True pairs the same rows whatever the data", lambda: testing.check_coupling(Liar()))
 
 
 # Dynamics.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rheos import testing
 from rheos.core import Loss, Rng, Solver, Step
 from rheos.core.condition import null
+from rheos.couplings import Independent
 from rheos.dynamics import Flow
 from rheos.guidance import ClassifierFree
 from rheos.objectives import Matching
@@ -192,6 +193,7 @@ class BrokenObjective:
     """Flow matching with one thing wrong."""
 
     learned: Any = {}  # noqa: RUF012
+    coupling: Any = Independent()
 
     def __init__(self, fault: str) -> None:
         self.fault, self.calls = fault, 0
@@ -245,7 +247,7 @@ class BrokenObjective:
         ("split", "the time of a row is a function of its key alone"),
         ("noise", "the noise of a row is a function of its key alone"),
         ("prior", "a row's start of sampling is a function of its key alone"),
-        ("redraw", "what is given is not drawn"),
+        ("redraw", "what is given is neither drawn nor joined again"),
         ("dynamics", "the dynamics has a rate like the state"),
     ],
 )

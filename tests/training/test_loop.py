@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rheos import objectives
 from rheos.core import CheckpointError, InputError, Loss, RheosError
+from rheos.couplings import Independent
 from rheos.data import Tensors
 from rheos.training import Fitted, Stopped, checkpoint, load_weights, rebuild
 from rheos.training.journal import CLOCK
@@ -39,6 +40,7 @@ class Spoiled:
     only_gradient: bool = False
     inner: objectives.Matching = objectives.Matching()
     learned: Mapping[str, nn.Module] = field(default_factory=dict)
+    coupling: Any = Independent()
 
     def __call__(self, model: Any, x1: Tensor, cond: Any = None, rng: Any = None, **given: Any) -> Loss:
         loss = self.inner(model, x1, cond, rng, **given).rows

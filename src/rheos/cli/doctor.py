@@ -12,7 +12,11 @@ import torch
 from .. import __version__
 
 REQUIRED = ("torch", "numpy", "scipy", "safetensors", "scikit-learn", "pillow", "matplotlib", "tensorboard", "tqdm")
-EXTRAS = {"parquet": ("pyarrow", "reading Parquet datasets")}
+EXTRAS = (
+    ("parquet", "pyarrow", "reading Parquet datasets"),
+    ("ot", "POT", "transport of many points in the plane, and of a part of the data,"),
+    ("ot", "lapx", "the assignment of large batches, several times faster,"),
+)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -23,7 +27,7 @@ def doctor(args: argparse.Namespace) -> int:
         version = _version(name)
         print(f"  {name:<14} {version or 'MISSING: pip install ' + name}")
         missing += [] if version else [name]
-    for extra, (package, use) in EXTRAS.items():
+    for extra, package, use in EXTRAS:
         version = _version(package)
         mend = f'not installed; {use} needs it: pip install "rheos[{extra}]"'
         print(f"  {package:<14} {version or mend}")

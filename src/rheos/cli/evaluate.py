@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import replace
 
 from ..core import InputError
-from ..evaluation import Report
+from ..core.files import write_whole
+from ..couplings import Diagnosis
+from ..evaluation import Report, trajectory_rows
 from ..nn import parameter_count
-from ..recipes import Recipe, Sampler, write_whole
+from ..recipes import Recipe, Run, Sampler, with_source
 from ..solvers import FixedStep
+from ..training.pairing import DIAGNOSIS
 from .parts import with_sampling
 from .train import check_unchanged, open_run, trained_network
+
+FOLLOWED = 500
+"""Samples whose trajectories are followed, at most."""
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -19,18 +27,21 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.n < 10:
         raise InputError(f"--n must be at least 10 samples to measure anything, got {args.n}.")
     options = {key: getattr(args, key) for key in ("solver", "grid", "guidance") if getattr(args, key) is not None}
-    recipe = with_sampling(run.recipe, options)
+    recipe = with_source(with_sampling(run.recipe, options), "held_out")
     network = trained_network(run, args.device)
     splits = recipe.kind.open(recipe.data.path)
     check_unchanged(run, splits)
     sampler = Sampler(recipe, network, args.seed, args.batch)
     findings = recipe.kind.measure(sampler, splits, args.n, run.measures, args.weights)
+    bent = sampler.trajectories(min(args.n, FOLLOWED))
+    findings = replace(findings, rows=(*findings.rows, *trajectory_rows(bent)))
     facts = {
         "run": run.folder.name,
         "recipe": recipe.name,
         "data": recipe.data.path or "built in",
         "network": f"{recipe.network.network.__name__}, {parameter_count(network):,} parameters",
         "sampler": f"{type(recipe.solver).__name__}, {_cost(recipe)}",
+        "coupling": _coupling(run),
         "samples": args.n,
         "seed": args.seed,
     }
@@ -42,6 +53,13 @@ def evaluate(args: argparse.Namespace) -> int:
     write_whole(run.folder / "report.html", report.page(shown))
     print(f"\n{run.folder / 'evaluation.json'}, {run.folder / 'report.html'}")
     return 0
+
+
+def _coupling(run: Run) -> str:
+    """The coupling of a run by name, and what it did to some thousand pairs."""
+    name = type(run.recipe.objective.coupling).__name__
+    file = run.folder / DIAGNOSIS
+    return f"{name}: {Diagnosis(**json.loads(file.read_text()))}" if file.exists() else name
 
 
 def _cost(recipe: Recipe) -> str:

@@ -28,6 +28,8 @@ NUMBERS = {
     "ema_decay": "memory of the averaged weights",
     "drop": "share of rows whose label is hidden, which guidance needs",
     "workers": "processes that read data ahead",
+    "pairs": "noise and data that a coupling joins at a time; 0: 1024, or all data",
+    "couplers": "processes that join them ahead",
     "log_every": "steps between two lines of metrics.jsonl",
     "sample_every": "steps between two pictures",
     "checkpoint_every": "steps between two checkpoints",
@@ -100,7 +102,8 @@ def _train(commands: Any) -> None:
     add("--data", metavar="PATH", help="images: a folder, .zip, .npz, .npy or Parquet (default: scikit-learn's digits)")
     add("--out", type=Path, metavar="RUN", help="the run folder (default: runs/RECIPE)")
     add("--seed", type=int, help="of everything random (default: 0)")
-    add("--from", dest="source", type=Path, metavar="RUN", help="start at the averaged weights of another run")
+    add("--source", metavar="PATH", help="data to start from instead of noise, of the same kind as --data")
+    add("--from", dest="start", type=Path, metavar="RUN", help="start at the averaged weights of another run")
     add("--size", type=int, help="height and width that images are brought to")
     add("--channels", type=int, choices=(1, 3), help="1 for grey, 3 for colour")
     add("--width", type=int, help="features of the network")

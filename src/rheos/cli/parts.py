@@ -13,14 +13,23 @@ from typing import Any
 
 from torch import nn
 
-from ..core import Guidance, InputError, Solver, nearest
-from ..couplings import BatchOT, Independent
+from ..core import Guidance, InputError, Objective, Solver, nearest
+from ..couplings import BatchOT, Conditional, Independent, PairStore, Semidiscrete
 from ..guidance import ClassifierFree, ZeroStar
 from ..nn import MLP, DiT, UNet
-from ..objectives import Matching, MinSNR, PseudoHuber, Squared, VelocityWeight, times
-from ..paths import QUANTITIES, Affine
+from ..objectives import (
+    LearnedMatching,
+    Matching,
+    MinSNR,
+    PseudoHuber,
+    SimulatedLikelihood,
+    Squared,
+    VelocityWeight,
+    times,
+)
+from ..paths import QUANTITIES, Affine, Correction, LearnedInterpolant
 from ..recipes import Recipe, images, toy
-from ..schedules import Cosine, Linear, Polynomial, VarianceExploding, VariancePreserving
+from ..schedules import Cosine, Learned, Linear, Polynomial, VarianceExploding, VariancePreserving
 from ..solvers import RK4, AdamsBashforth, Dopri5, DPMSolver, Euler, Heun, Midpoint, UniPC, grids
 
 RECIPES: Mapping[str, Callable[..., Recipe]] = {"images": images, "toy": toy}
@@ -32,7 +41,15 @@ PATHS = {
     "vp": Affine(VariancePreserving()),
     "ve": Affine(VarianceExploding()),
 }
-COUPLINGS = {"independent": Independent(), "ot": BatchOT()}
+COUPLINGS = {
+    "independent": Independent(),
+    "ot": BatchOT(),
+    "ot-by-class": Conditional(BatchOT()),
+    "stored-ot": PairStore(BatchOT()),
+    "stored-ot-by-class": PairStore(Conditional(BatchOT())),
+    "semidiscrete": Semidiscrete(),
+    "semidiscrete-by-class": Conditional(Semidiscrete()),
+}
 PREDICTIONS = {name: name for name in QUANTITIES}
 TIMES = {
     "stratified": times.Uniform(stratified=True),
@@ -64,7 +81,15 @@ GRIDS: Mapping[str, Callable[[Affine], grids.Grid]] = {
     "edm": lambda path: grids.EDM(path.schedule),
 }
 
+OBJECTIVES: Mapping[str, Callable[[Recipe], Objective[Any]]] = {
+    "matching": lambda recipe: recipe.objective,
+    "learned-schedule": lambda recipe: LearnedMatching(Affine(Learned()), **_shared(recipe)),
+    "learned-path": lambda recipe: LearnedMatching(_interpolant(recipe), **_shared(recipe)),
+    "likelihood": lambda recipe: SimulatedLikelihood(RK4()),
+}
+
 TABLES: Mapping[str, Mapping[str, Any]] = {
+    "objective": OBJECTIVES,
     "path": PATHS,
     "coupling": COUPLINGS,
     "predict": PREDICTIONS,
@@ -77,10 +102,13 @@ TABLES: Mapping[str, Mapping[str, Any]] = {
 }
 """Every part that can be named, and its names."""
 
+LARGEST = 1024
+"""Numbers in a state that a learned path bends: its matrices have eight times the square of them."""
+
 OBJECTIVE = ("path", "coupling", "predict", "times", "weight", "loss")
 """Parts of the objective."""
 
-KNOBS = ("data", "size", "width", "net", "channels", "mirrored", "noisy")
+KNOBS = ("data", "source", "size", "width", "net", "channels", "mirrored", "noisy")
 """Options that a recipe resolves itself, where it knows them."""
 
 
@@ -155,15 +183,49 @@ def resolve(name: str, options: Mapping[str, Any]) -> Recipe:
     recipe = function(**knobs)
     if not isinstance(recipe, Recipe):
         raise InputError(f"{name} must return a rheos.recipes.Recipe, it returned {type(recipe).__name__}.")
+    if "objective" in options:
+        recipe = dataclasses.replace(recipe, objective=part("objective", options["objective"])(recipe))
     chosen = {key: part(key, options[key]) for key in OBJECTIVE if key in options}
     if chosen:
-        if not isinstance(recipe.objective, Matching):
-            raise InputError(f"--{next(iter(chosen))} is a part of matching, and {name} has another objective.")
-        recipe = dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, **chosen))
+        recipe = dataclasses.replace(recipe, objective=_with(recipe.objective, chosen))
     recipe = with_sampling(recipe, options)
     fields = {field.name for field in dataclasses.fields(recipe.training)}
     numbers = {key: value for key, value in options.items() if key in fields}
     return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **numbers)) if numbers else recipe
+
+
+def _interpolant(recipe: Recipe) -> LearnedInterpolant:
+    """A learned path between learned ends of time.
+
+    Raises:
+        InputError: if the states are too large for the matrices of the default correction.
+    """
+    size = math.prod(recipe.kind.shape)
+    if size > LARGEST:
+        raise InputError(
+            f"--objective learned-path bends states of at most {LARGEST} numbers, these have {size}; take "
+            "--objective learned-schedule, or a recipe of your own with another paths.LearnedInterpolant."
+        )
+    return LearnedInterpolant(Correction, {"shape": recipe.kind.shape}, Learned())
+
+
+def _shared(recipe: Recipe) -> dict[str, Any]:
+    """What a learned path takes over from the recipe's own objective."""
+    own = recipe.objective
+    return {name: getattr(own, name) for name in ("coupling", "times", "source") if hasattr(own, name)}
+
+
+def _with(objective: Any, chosen: Mapping[str, Any]) -> Any:
+    """An objective with other parts.
+
+    Raises:
+        InputError: if it has no such part.
+    """
+    for name in chosen:
+        shared = isinstance(objective, LearnedMatching) and name in ("coupling", "times")
+        if not (isinstance(objective, Matching) or shared):
+            raise InputError(f"{type(objective).__name__} has no --{name}; leave it out, or take --objective matching.")
+    return dataclasses.replace(objective, **chosen)
 
 
 def with_sampling(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:

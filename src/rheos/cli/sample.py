@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core import InputError, nearest
-from ..recipes import Kind, Sampler
+from ..recipes import Kind, Sampler, with_source
 from .parts import with_sampling
 from .train import open_run, trained_network
 
@@ -28,7 +28,7 @@ def sample(args: argparse.Namespace) -> int:
             raise InputError(f"--{name} must be at least 1, got {value}.")
     chosen = ("solver", "grid", "guidance", "zero_star")
     options = {key: getattr(args, key) for key in chosen if getattr(args, key) is not None}
-    recipe = with_sampling(run.recipe, options)
+    recipe = with_source(with_sampling(run.recipe, options), "held_out")
     labels = _labels(args.label, recipe.kind, args.n)
     network = trained_network(run, args.device)
     began = time.perf_counter()

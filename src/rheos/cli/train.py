@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core import CheckpointError, DataError, InputError
+from ..core.files import write_whole
 from ..nn import parameter_count
-from ..recipes import Run, Sampler, Splits, encode, write_whole
+from ..recipes import Run, Sampler, Splits, encode, with_source
 from ..training import checkpoint, fit, load_weights
 from .parser import NUMBERS, SWITCHES
 from .parts import KNOBS, TABLES, look_here, resolve
@@ -34,6 +35,7 @@ def train(args: argparse.Namespace) -> int:
     run, new = _prepare(args)
     splits = run.recipe.kind.open(run.recipe.data.path)
     check_unchanged(run, splits)
+    recipe = with_source(run.recipe, "training")
     network = run.network()
     start = _start(run, network)
     settings = run.recipe.training
@@ -44,7 +46,7 @@ def train(args: argparse.Namespace) -> int:
         _introduce(run, splits, network, device)
     fitted = fit(
         network,
-        run.recipe.objective,
+        recipe.objective,
         splits.training,
         run.recipe.order,
         settings,
@@ -136,10 +138,11 @@ def _drawing(run: Run) -> Any:
     """Draws the pictures that show how a run learns, as many of each class."""
     classes = len(run.recipe.kind.classes) or 1
     shown = SHOWN // classes * classes or SHOWN
+    recipe = with_source(run.recipe, "held_out")
 
     def draw_samples(step: int, average: nn.Module) -> None:
         run.samples.mkdir(exist_ok=True)
-        drawn = Sampler(run.recipe, average, run.seed).draw(shown)
+        drawn = Sampler(recipe, average, run.seed).draw(shown)
         run.recipe.kind.write(drawn.states, drawn.labels, _picture(run, step))
 
     return draw_samples
@@ -153,13 +156,15 @@ def _prepare(args: argparse.Namespace) -> tuple[Run, bool]:
     """The run in ``--out``, and whether it is yet to be made."""
     folder = args.out or Path("runs") / args.recipe.replace(":", ".")
     options = {name: value for name in OPTIONS if (value := getattr(args, name, None)) is not None}
-    source = None if args.source is None else str(args.source.expanduser().resolve())
+    source = None if args.start is None else str(args.start.expanduser().resolve())
     if Run.exists(folder):
         return _resumed(args, folder, options, source), False
     recipe = resolve(args.recipe, options)
+    # The command that goes on may run elsewhere.
     if "data" in options and recipe.data.path is not None:
-        # The command that goes on may run elsewhere.
         options["data"] = recipe.data.path
+    if "source" in options and recipe.source is not None:
+        options["source"] = recipe.source.path
     request = {"recipe": args.recipe, "options": options, **({} if source is None else {"from": source})}
     encode(recipe)
     return Run(folder, recipe, args.seed or 0, request), True

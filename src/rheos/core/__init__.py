@@ -14,6 +14,7 @@ from .errors import (
 from .loop import Solution, integrate, walk
 from .protocols import (
     Coupling,
+    DatasetCoupling,
     Draw,
     Dynamics,
     Guidance,
@@ -29,6 +30,7 @@ from .protocols import (
     Solver,
     Source,
     Step,
+    fits,
     over,
 )
 from .ragged import Ragged
@@ -41,6 +43,7 @@ __all__ = [
     "Cond",
     "Coupling",
     "DataError",
+    "DatasetCoupling",
     "Draw",
     "Dynamics",
     "Guidance",
@@ -69,6 +72,7 @@ __all__ = [
     "combine",
     "drop",
     "expand",
+    "fits",
     "integrate",
     "nearest",
     "null",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeGuard, TypeVar
 
 from torch import Tensor, nn
 
@@ -104,8 +104,8 @@ class Path(Protocol[S]):
 
 
 class Pairs(NamedTuple, Generic[S]):
-    """Noise and data joined row by row: ``x0 = noise[i]``, ``x1 = data[j]``; ``gap`` bounds the distance to the
-    optimum."""
+    """Noise and data joined row by row: ``x0 = noise[i]``, ``x1 = data[j]``. ``i`` and ``j`` are int64 ``(B,)``;
+    ``gap`` is an upper bound of ``(cost - optimum)/cost``, or ``None`` where none is known."""
 
     x0: S
     x1: S
@@ -116,11 +116,43 @@ class Pairs(NamedTuple, Generic[S]):
 
 class Coupling(Protocol[S]):
     """Which noise goes with which data. ``independent`` is False once they depend on one another: then there is no
-    score."""
+    score. Every row of the noise is used once, so that what stands at t = 0 keeps its law."""
 
     independent: ClassVar[bool]
 
     def __call__(self, x0: S, x1: S, cond: Cond | None = None, rng: Rng | None = None) -> Pairs[S]: ...
+
+
+class DatasetCoupling(Coupling[S], Protocol[S]):
+    """A coupling that is fitted to a whole dataset once. From then on each noise finds its datum by itself: ``x1`` of a
+    call is that dataset, (N, ...), and ``cond`` has a row a noise."""
+
+    @property
+    def fitted(self) -> bool | None:
+        """Whether :meth:`fit` or :meth:`restored` made it; ``None`` for a wrapper around a coupling that is not fitted
+        to a dataset."""
+        ...
+
+    def fit(self, data: S, cond: Cond | None, rng: Rng) -> Self:
+        """The same coupling fitted to data (N, ...) with their conditions, on the device of the data."""
+        ...
+
+    def assign(self, x0: S, cond: Cond | None = None) -> Tensor:
+        """The datum of each noise (B, ...), int64 (B,); ``cond`` is what each noise is to be joined within."""
+        ...
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What fitting found, without the data."""
+        ...
+
+    def restored(self, data: S, cond: Cond | None, tensors: Mapping[str, Tensor]) -> Self:
+        """The coupling that :meth:`tensors` described, of the same data."""
+        ...
+
+
+def fits(coupling: Coupling[S]) -> TypeGuard[DatasetCoupling[S]]:
+    """Whether a coupling is one that is fitted to a whole dataset."""
+    return getattr(coupling, "fitted", None) is not None
 
 
 class Source(Protocol[S]):
@@ -137,11 +169,19 @@ class Draw:
     key: Tensor
 
 
-class Order(Protocol):
+class Order(ABC):
     """A function from global rows (``step * global_batch + place``) to draws; computed anywhere, resumable from the
-    step."""
+    step.
 
-    def __call__(self, seed: int, rows: Tensor) -> Draw: ...
+    Attributes:
+        joined: whether the noise of each key belongs to its datum, so that no coupling is to join them again.
+    """
+
+    joined: bool = False
+
+    @abstractmethod
+    def __call__(self, seed: int, rows: Tensor) -> Draw:
+        """The draws of global rows, int64 ``(B,)``."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +193,12 @@ class Loss:
 
 
 class Objective(Protocol[S]):
-    """Turns a path, a coupling and a model into a loss, with nothing simulated."""
+    """Turns a path, a coupling and a model into a loss."""
+
+    @property
+    def coupling(self) -> Coupling[S]:
+        """Which noise goes with which data. A trainer may join them ahead of time and give the joined noise."""
+        ...
 
     @property
     def learned(self) -> Mapping[str, nn.Module]:

@@ -39,6 +39,7 @@ class Stream(IntEnum):
     ORDER = 8
     PROBE = 9
     WEIGHTS = 10
+    PATH = 11
 
 
 @final
@@ -117,6 +118,13 @@ class Rng:
         if len(self._base) != count:
             raise ShapeError(f"the batch has {count} rows, the Rng has {len(self._base)} keys; give one key a row.")
         return self
+
+    def joint(self) -> Rng:
+        """A single key for what all rows share: itself, or a function of the keys of all rows."""
+        if self._base is None:
+            return self
+        words = _mix(self.key + torch.arange(1, len(self.key) + 1, device=self.key.device) * _signed(_GOLDEN))
+        return Rng(int(words.sum()))
 
     def bits(self, *shape: int) -> Tensor:
         """Uniform int64 words, of shape ``shape``, with the rows in front when there are rows."""

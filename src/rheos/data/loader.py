@@ -6,20 +6,15 @@ or again after a kill gives what reading in one go would have given, bit by bit,
 
 from __future__ import annotations
 
-import itertools
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from ..core import Cond, Draw, InputError, Order, RheosError
+from ..core import Cond, Draw, InputError, Order
+from .ahead import counted, read_ahead
 from .tensors import Dataset
 
 
@@ -87,91 +82,19 @@ class Batches:
         first = step * self.batch + self.rank * share
         return torch.arange(first, first + share)
 
-    def at(self, step: int) -> Batch:
-        """The batch of any step, read here and now."""
+    def at(self, step: int, draw: Draw | None = None) -> Batch:
+        """The batch of any step, read here and now; ``draw`` is that of its rows where it is known already."""
         rows = self.rows(step)
-        draw = self.order(self.seed, rows)
+        draw = self.order(self.seed, rows) if draw is None else draw
         return Batch(step, *self.dataset.take(draw.index), draw, rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        steps = itertools.count(self.start) if self.stop is None else range(self.start, self.stop)
-        return self._from_workers() if self.workers else map(self.at, steps)
+        steps = counted(self.start, self.stop)
+        if not self.workers:
+            return map(self.at, steps)
+        # The order is asked in this process: what it computes ahead, it computes once.
+        tasks = ((step, self.order(self.seed, self.rows(step))) for step in steps)
+        return read_ahead(self._read, tasks, self.workers, "data")
 
-    def _from_workers(self) -> Iterator[Batch]:
-        loader = DataLoader(
-            _Steps(self),
-            batch_size=None,
-            sampler=_Sampler(self.start, self.stop),
-            num_workers=self.workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_apart,
-            # Without one the loader would draw its seed from the global generator.
-            generator=torch.Generator().manual_seed(0),
-        )
-        batches = _start(loader)
-        try:
-            while (batch := _next(batches)) is not None:
-                if isinstance(batch, RheosError):
-                    raise batch
-                yield batch
-        finally:
-            # Its last reference keeps the workers running, and a traceback may hold this frame for long.
-            del batches
-
-
-@final
-class _Steps(TorchDataset[Any]):
-    """Batches by step, as PyTorch's workers ask for them."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-
-    def __getitem__(self, index: int) -> Batch | RheosError:
-        # Raised in a worker, an error would arrive with the worker's traceback for a message.
-        try:
-            return self.batches.at(index)
-        except RheosError as error:
-            return error
-
-
-@final
-@dataclass(frozen=True)
-class _Sampler:
-    start: int
-    stop: int | None
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(itertools.count(self.start) if self.stop is None else range(self.start, self.stop))
-
-
-def _start(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Start the workers, without PyTorch's SIGCHLD handler: it raises a worker's death wherever the program stands."""
-    if threading.current_thread() is not threading.main_thread():
-        return iter(loader)
-    handler = signal.getsignal(signal.SIGCHLD)
-    try:
-        return iter(loader)
-    finally:
-        signal.signal(signal.SIGCHLD, handler)
-
-
-def _next(batches: Iterator[Any]) -> Batch | RheosError | None:
-    """The next batch, or what went wrong, or ``None`` at the end."""
-    try:
-        return next(batches, None)
-    except RuntimeError as error:
-        return RheosError(
-            f"a data worker died ({str(error).splitlines()[0]}); memory or /dev/shm may be full: use fewer workers, "
-            f"or 0 to read in the training process. Nothing that was saved is lost."
-        )
-
-
-def _apart(worker: int) -> None:
-    """Leave Ctrl-C, and signals to the process group, to the process that trains: it saves and stops its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    def _read(self, task: tuple[int, Draw]) -> Batch:
+        return self.at(*task)

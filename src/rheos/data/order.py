@@ -13,12 +13,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..core import Draw, InputError, Rng, Stream
+from ..core import Draw, InputError, Order, Rng, Stream
 
 
 @final
 @dataclass(frozen=True)
-class Shuffled:
+class Shuffled(Order):
     """Every datum once an epoch, in a new uniform order each time.
 
     Args:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core import InputError, RheosError, ShapeError
+from ..core import InputError, ShapeError
+from ..core.files import write_whole
 
 SHOWN_SIDE = 32
 """Images with a smaller side are magnified by a whole factor up to it."""
@@ -51,7 +50,7 @@ def grid_image(samples: Tensor, columns: int | None = None, padding: int = 2, sc
 
 def write_png(path: str | Path, samples: Tensor, columns: int | None = None) -> None:
     """Write the :func:`grid_image` of samples, uint8 ``(N, C, H, W)``."""
-    _write(Path(path), _png(grid_image(samples, columns)))
+    write_whole(Path(path), _png(grid_image(samples, columns)))
 
 
 def write_folder(
@@ -79,7 +78,7 @@ def write_folder(
     folders = [""] * len(samples) if labels is None else _folders(labels, classes)
     digits = max(5, len(str(len(samples) - 1)))
     for number, (sample, folder) in enumerate(zip(samples.cpu(), folders, strict=True)):
-        _write(path / folder / f"{number:0{digits}d}.png", _png(_picture(sample.permute(1, 2, 0))))
+        write_whole(path / folder / f"{number:0{digits}d}.png", _png(_picture(sample.permute(1, 2, 0))), sync=False)
 
 
 def write_npz(path: str | Path, samples: Tensor, labels: Tensor | None = None) -> None:
@@ -88,8 +87,9 @@ def write_npz(path: str | Path, samples: Tensor, labels: Tensor | None = None) -
     arrays = {"samples": np.ascontiguousarray(samples.cpu().permute(0, 2, 3, 1).numpy())}
     if labels is not None:
         arrays["labels"] = labels.cpu().numpy()
-    with _whole(Path(path)) as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    write_whole(Path(path), buffer.getvalue())
 
 
 def _check(samples: Tensor, labels: Tensor | None = None) -> None:
@@ -119,24 +119,3 @@ def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with _whole(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[io.BufferedWriter]:
-    """A file that takes its name when everything has been written, and leaves nothing behind when something fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RheosError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -71,13 +71,7 @@ class Diffusion:
 
     def move(self, x: Tensor, rate: Tensor, t: Tensor, s: Tensor, rng: Rng | None = None) -> Tensor:
         """``x + (s - t)*rate + g*sqrt(|s - t|)*normal``, with g in the middle of the step."""
-        if rng is None:
-            raise InputError(
-                "a diffusion needs randomness: give integrate an rng (an Rng, a torch.Generator or a seed)."
-            )
-        scale = self.diffusion((t + s) / 2) * (s - t).abs().sqrt()
-        noise = rng.per_row(x.shape[0], x.device).normal(*x.shape[1:], dtype=x.dtype)
-        return self.flow.move(x, rate, t, s) + expand(scale, x).to(x.dtype) * noise
+        return self.flow.move(x, rate, t, s) + kick(self.diffusion, x, t, s, rng)
 
     def determined(self, t: Tensor) -> Tensor | None:
         """Where the drift is determined: where the flow's velocity is, and the score."""
@@ -85,3 +79,12 @@ class Diffusion:
         scored = flux != 0 if isinstance(flux, Tensor) else torch.ones_like(t, dtype=torch.bool)
         flow = self.flow.determined(t)
         return scored if flow is None else scored & flow
+
+
+def kick(diffusion: Callable[[Tensor], Tensor], x: Tensor, t: Tensor, s: Tensor, rng: Rng | None) -> Tensor:
+    """``g*sqrt(|s - t|)*normal`` like ``x``, with g in the middle of the step and a key a row."""
+    if rng is None:
+        raise InputError("a diffusion needs randomness: give integrate an rng (an Rng, a torch.Generator or a seed).")
+    scale = diffusion((t + s) / 2) * (s - t).abs().sqrt()
+    noise = rng.per_row(x.shape[0], x.device).normal(*x.shape[1:], dtype=x.dtype)
+    return expand(scale, x).to(x.dtype) * noise

@@ -3,27 +3,30 @@ r"""The density of a flow: integration of the pair (x, log p).
 Along a trajectory ``d log p(x_t)/dt = -div u(x_t, t)`` (Chen et al. 2018), so a datum's log-density is that of the
 noise it flows from, less the divergence met on the way. The divergence is exact, one backward pass a dimension, or
 Hutchinson's estimate ``mean of e . J e`` over fixed probes (Grathwohl et al. 2019), whose spread over the probes
-gives a standard error.
+gives a standard error. Gradients are those of the solver's own steps, or those of the adjoint equation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
 
+from ..core.condition import Cond
 from ..core.errors import InputError
 from ..core.loop import Solution, integrate
 from ..core.protocols import Model, Solver
 from ..core.rng import Rng, Stream
 from ..core.time import expand
+from .adjoint import integrate_adjoint
 from .flow import Flow
 
 Trace = Literal["exact", "hutchinson"]
+Probe = Literal["rademacher", "normal"]
 
 STEPS = 100
 """Steps of a uniform grid when a solver of fixed steps is given no grid."""
@@ -55,11 +58,13 @@ def likelihood(
     *,
     solver: Solver,
     trace: Trace = "exact",
-    cond: Tensor | None = None,
+    cond: Cond | None = None,
     rng: Rng | torch.Generator | int | None = None,
     probes: int = 8,
+    probe: Probe = "rademacher",
     grid: Tensor | None = None,
     scale: float | Tensor = 1.0,
+    adjoint: Iterable[Tensor] | None = None,
 ) -> Likelihood:
     """The log-density of data under a flow, with its error. Differentiable when grad mode is on.
 
@@ -71,11 +76,16 @@ def likelihood(
         cond: the condition.
         rng: draws the probes of "hutchinson"; each row has its own.
         probes: probes a row.
+        probe: the law of a probe's entries: signs, which have the least variance of all with independent entries, or
+            normal numbers, which favour no axis.
         grid: times from 1 down to 0; for adaptive solvers the two ends, otherwise 100 uniform steps, when left out.
         scale: standard deviation of the noise, ``sigma(0)`` of the path.
+        adjoint: the parameters of the velocity, for gradients by :func:`~rheos.dynamics.adjoint.integrate_adjoint`, in
+            memory that does not grow with the steps; back-propagation through the solver when left out.
     """
     start = (x1, x1.new_zeros(_columns(x1, trace, probes)))
-    solution = _integrate(flow, start, trace, solver, cond, rng, _grid(solver, grid, x1, (1.0, 0.0)))
+    pair = _pair(flow, start, trace, probe, rng)
+    solution = _integrate(solver, pair, start, _grid(solver, grid, x1, (1.0, 0.0)), cond, adjoint)
     x0, change = solution.x
     columns = _normal_log_prob(x0, scale)[:, None] + change
     return _summary(columns, x0, solution.evaluations, trace)
@@ -92,18 +102,21 @@ def sample_with_log_prob(
     *,
     solver: Solver,
     trace: Trace = "exact",
-    cond: Tensor | None = None,
+    cond: Cond | None = None,
     rng: Rng | torch.Generator | int | None = None,
     probes: int = 8,
+    probe: Probe = "rademacher",
     grid: Tensor | None = None,
     scale: float | Tensor = 1.0,
+    adjoint: Iterable[Tensor] | None = None,
 ) -> Likelihood:
     """Carry noise ``x0`` (of standard deviation ``scale``) to data, with the log-density of each sample.
 
     The arguments are those of :func:`likelihood`; the grid runs from 0 up to 1.
     """
     start = (x0, x0.new_zeros(_columns(x0, trace, probes)))
-    solution = _integrate(flow, start, trace, solver, cond, rng, _grid(solver, grid, x0, (0.0, 1.0)))
+    pair = _pair(flow, start, trace, probe, rng)
+    solution = _integrate(solver, pair, start, _grid(solver, grid, x0, (0.0, 1.0)), cond, adjoint)
     x1, change = solution.x
     columns = _normal_log_prob(x0, scale)[:, None] - change
     return _summary(columns, x1, solution.evaluations, trace)
@@ -165,37 +178,48 @@ def _pull(velocity: Tensor, state: Tensor, directions: Tensor, differentiable: b
     """Each direction (K, B, ...) times the Jacobian of the velocity, by one batched backward pass."""
     if not velocity.requires_grad:
         return torch.zeros_like(directions)
+    # For a single direction the batching would only cost.
+    batched = len(directions) > 1
     (pulled,) = torch.autograd.grad(
         velocity,
         state,
-        directions,
+        directions if batched else directions[0],
         retain_graph=True,
         create_graph=differentiable,
-        is_grads_batched=True,
+        is_grads_batched=batched,
         allow_unused=True,
     )
-    return torch.zeros_like(directions) if pulled is None else pulled
+    return torch.zeros_like(directions) if pulled is None else pulled.reshape(directions.shape)
+
+
+def _pair(
+    flow: Flow, start: tuple[Tensor, Tensor], trace: Trace, probe: Probe, rng: Rng | torch.Generator | int | None
+) -> WithDivergence:
+    """The dynamics of the pair, its probes drawn: they are the same along the whole trajectory."""
+    if probe not in ("rademacher", "normal"):
+        raise InputError(f'a probe is "rademacher" or "normal", got {probe!r}.')
+    if trace == "exact":
+        return WithDivergence(flow, None)
+    x, columns = start
+    if rng is None:
+        raise InputError("Hutchinson's trace draws probes: give an rng (an Rng, a torch.Generator or a seed).")
+    rows, shape = Rng.of(rng).per_row(len(x), x.device).fold(Stream.PROBE), (columns.shape[1], *x.shape[1:])
+    if probe == "normal":
+        return WithDivergence(flow, rows.normal(*shape, dtype=x.dtype).transpose(0, 1))
+    return WithDivergence(flow, ((rows.bits(*shape) >> 63) * 2 + 1).transpose(0, 1).to(x.dtype))
 
 
 def _integrate(
-    flow: Flow,
-    start: tuple[Tensor, Tensor],
-    trace: Trace,
     solver: Solver,
-    cond: Tensor | None,
-    rng: Rng | torch.Generator | int | None,
+    pair: WithDivergence,
+    start: tuple[Tensor, Tensor],
     grid: Tensor,
+    cond: Cond | None,
+    adjoint: Iterable[Tensor] | None,
 ) -> Solution[tuple[Tensor, Tensor]]:
-    x, columns = start
-    probes = None
-    if trace == "hutchinson":
-        if rng is None:
-            raise InputError("Hutchinson's trace draws probes: give an rng (an Rng, a torch.Generator or a seed).")
-        rows = Rng.of(rng).per_row(len(x), x.device).fold(Stream.PROBE)
-        # Rademacher probes have the least variance of all with independent entries.
-        signs = (rows.bits(columns.shape[1], *x.shape[1:]) >> 63) * 2 + 1
-        probes = signs.transpose(0, 1).to(x.dtype)
-    return integrate(solver, WithDivergence(flow, probes), start, grid, cond)
+    if adjoint is None:
+        return integrate(solver, pair, start, grid, cond)
+    return integrate_adjoint(solver, pair, start, grid, cond, parameters=adjoint)
 
 
 def _columns(x: Tensor, trace: Trace, probes: int) -> tuple[int, int]:

@@ -3,5 +3,6 @@
 from .images import Sets, code_length, measure_images
 from .points import measure_points
 from .report import Findings, Report, Row
+from .trajectories import trajectory_rows
 
-__all__ = ["Findings", "Report", "Row", "Sets", "code_length", "measure_images", "measure_points"]
+__all__ = ["Findings", "Report", "Row", "Sets", "code_length", "measure_images", "measure_points", "trajectory_rows"]

@@ -10,6 +10,7 @@ from .frechet import Moments, frechet_distance
 from .inception import Inception, InceptionNetwork, frechet_name, load_inception
 from .memorisation import Memorisation, memorisation
 from .pairwise import nearest_distance
+from .trajectories import TrajectoryFigures, flow_figures, trajectory_figures
 
 __all__ = [
     "Classifier",
@@ -21,11 +22,13 @@ __all__ = [
     "Memorisation",
     "Moments",
     "RandomFeatures",
+    "TrajectoryFigures",
     "Values",
     "bits_per_dimension",
     "class_agreement",
     "dequantise",
     "energy_distance",
+    "flow_figures",
     "frechet_distance",
     "frechet_name",
     "load_inception",
@@ -36,6 +39,7 @@ __all__ = [
     "nearest_distance",
     "sliced_wasserstein",
     "train_classifier",
+    "trajectory_figures",
     "with_floor",
     "with_floors",
 ]

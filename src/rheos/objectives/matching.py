@@ -22,6 +22,7 @@ from ..couplings import Independent
 from ..dynamics import Flow
 from ..paths import QUANTITIES, Affine, as_velocity
 from .losses import Distance, Squared
+from .rows import drawn
 from .sources import Normal
 from .times import Times, Uniform
 from .weights import Weight
@@ -86,23 +87,11 @@ class Matching:
             x1: data (B, ...).
             cond: the condition of each row.
             rng: draws the noise and the times that are not given, a key a row.
-            x0: noise, like ``x1``.
+            x0: noise, like ``x1`` and joined with it already; drawn and joined by the coupling when left out.
             t: times (B,).
             state: unused; what other objectives keep beside the network.
         """
-        if x0 is None or t is None:
-            if rng is None:
-                raise InputError(
-                    "give an rng (an Rng, a torch.Generator or a seed) to draw the noise and the times with."
-                )
-            drawn = self.draw(Rng.of(rng).per_row(len(x1), x1.device), x1)
-            x0, t = drawn[0] if x0 is None else x0, drawn[1] if t is None else t
-        if t.shape != x1.shape[:1]:
-            raise ShapeError(f"training times are one a row, ({len(x1)},), got {tuple(t.shape)}.")
-        if not self.coupling.independent:
-            keys = None if rng is None else Rng.of(rng).fold(Stream.COUPLING)
-            pairs = self.coupling(x0, x1, cond, keys)
-            x0, x1 = pairs.x0, pairs.x1
+        x0, x1, cond, t = drawn(self, x1, cond, rng, x0, t)
         sample = self.path.sample(x0, x1, t)
         target = sample.target if self.predict == "velocity" else self.path.target(self.predict, x0, x1, t)
         prediction = model(sample.x, t) if cond is None else model(sample.x, t, cond)

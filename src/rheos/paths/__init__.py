@@ -1,6 +1,25 @@
 """Paths: how noise becomes data when both ends are known."""
 
 from .affine import QUANTITIES, Affine
+from .bridge import Bridge, BridgeVelocity
+from .learned import Correction, LearnedInterpolant
+from .metric import LAND, RBF
 from .prediction import AsVelocity, Rescheduled, as_velocity
+from .spline import Chain, Curve, Spline
 
-__all__ = ["QUANTITIES", "Affine", "AsVelocity", "Rescheduled", "as_velocity"]
+__all__ = [
+    "LAND",
+    "QUANTITIES",
+    "RBF",
+    "Affine",
+    "AsVelocity",
+    "Bridge",
+    "BridgeVelocity",
+    "Chain",
+    "Correction",
+    "Curve",
+    "LearnedInterpolant",
+    "Rescheduled",
+    "Spline",
+    "as_velocity",
+]

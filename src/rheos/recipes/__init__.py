@@ -1,11 +1,11 @@
 """Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
-from .files import write_whole
 from .images import Images, images
 from .recipe import Build, DataRef, Generate, Kind, Recipe, Splits
 from .run import Run
 from .sampling import Drawn, Sampler
 from .serial import decode, encode
+from .sources import starting_at, with_source
 from .toy import Plane, toy
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "decode",
     "encode",
     "images",
+    "starting_at",
     "toy",
-    "write_whole",
+    "with_source",
 ]

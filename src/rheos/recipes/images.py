@@ -150,6 +150,7 @@ class Images(Kind):
 def images(
     data: str | None = None,
     *,
+    source: str | None = None,
     size: int | None = None,
     channels: int | None = None,
     network: type[nn.Module] = UNet,
@@ -161,6 +162,7 @@ def images(
 
     Args:
         data: what :func:`rheos.data.open_images` opens; scikit-learn's digits when left out.
+        source: images to start from instead of noise, brought to the size of the data.
         size: height and width; what the images suggest when left out.
         channels: 1 or 3; likewise.
         network: ``nn.UNet``, ``nn.DiT`` or ``nn.MLP``.
@@ -177,10 +179,11 @@ def images(
     found = digits() if data is None else open_images(data, size, channels)
     kind = Images(found.shape[1], found.shape[0], tuple(found.classes), mirrored, noisy)
     count = len(_split(found).training)
+    origin = None if source is None else open_images(source, kind.size, kind.channels)
     return Recipe(
         name="images",
         kind=kind,
-        data=DataRef(None if data is None else str(Path(data).expanduser().resolve()), found.fingerprint, count),
+        data=_ref(data, found),
         network=Build(network, network_options(kind, network, width)),
         objective=Matching(times=Uniform(stratified=True)),
         order=Shuffled(count),
@@ -193,7 +196,13 @@ def images(
             batch=128 if kind.size <= 16 else 64,
             channels_last=network is UNet,
         ),
+        source=None if origin is None else _ref(source, origin),
     )
+
+
+def _ref(path: str | None, found: ImageSet) -> DataRef:
+    place = None if path is None else str(Path(path).expanduser().resolve())
+    return DataRef(place, found.fingerprint, len(_split(found).training))
 
 
 def network_options(kind: Images, network: type[nn.Module], width: int | None) -> dict[str, Any]:

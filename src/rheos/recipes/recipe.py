@@ -167,6 +167,7 @@ class Recipe:
         evaluations: network evaluations a sample.
         guidance: how a condition is stressed; not at all when ``None``.
         training: how long and how fast.
+        source: where the data at t = 0 came from, when a flow goes from data to data; noise stands there otherwise.
 
     Raises:
         InputError: if a part is not what its field says.
@@ -183,6 +184,7 @@ class Recipe:
     evaluations: int
     guidance: Guidance | None
     training: Training
+    source: DataRef | None = None
 
     def __post_init__(self) -> None:
         for name, sort in _SORTS.items():

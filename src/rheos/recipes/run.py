@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import __version__
 from ..core import CheckpointError, RheosError, Rng, Stream
-from .files import write_whole
+from ..core.files import write_whole
 from .recipe import Recipe
 from .serial import decode, encode
 

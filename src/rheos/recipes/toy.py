@@ -15,6 +15,7 @@ from matplotlib.figure import Figure as Plot
 from torch import Tensor, nn
 
 from ..core import InputError, Rng, Stream, nearest
+from ..core.files import write_whole
 from ..data import Shuffled, Tensors, checkerboard, eight_gaussians, moons, spirals
 from ..evaluation import Findings, measure_points
 from ..nn import MLP
@@ -22,7 +23,6 @@ from ..objectives import Matching
 from ..objectives.times import Uniform
 from ..solvers import AdamsBashforth, grids
 from ..training import Training
-from .files import write_whole
 from .recipe import Build, DataRef, Generate, Kind, Recipe, Splits
 
 SHAPES: dict[str, Callable[[int, Rng], Tensor]] = {
@@ -87,11 +87,14 @@ class Plane(Kind):
         return measure_points(drawn, chosen, real, Rng(0))
 
 
-def toy(data: str | None = None, *, network: type[nn.Module] = MLP, width: int = 128) -> Recipe:
+def toy(
+    data: str | None = None, *, source: str | None = None, network: type[nn.Module] = MLP, width: int = 128
+) -> Recipe:
     """The recipe for points of the plane.
 
     Args:
         data: "moons", "eight-gaussians", "checkerboard" or "spirals"; moons when left out.
+        source: likewise, to start from instead of noise.
         network: ``nn.MLP``.
         width: features of the network.
     """
@@ -113,6 +116,7 @@ def toy(data: str | None = None, *, network: type[nn.Module] = MLP, width: int =
         evaluations=10,
         guidance=None,
         training=Training(steps=4_000, batch=512),
+        source=None if source is None else DataRef(_named(source), kind.open(source).fingerprint, COUNT),
     )
 
 

@@ -3,6 +3,17 @@
 from .base import Frame, Number, Schedule
 from .circular import Cosine, VariancePreserving
 from .exploding import VarianceExploding
+from .learned import Learned
 from .straight import Linear, Polynomial
 
-__all__ = ["Cosine", "Frame", "Linear", "Number", "Polynomial", "Schedule", "VarianceExploding", "VariancePreserving"]
+__all__ = [
+    "Cosine",
+    "Frame",
+    "Learned",
+    "Linear",
+    "Number",
+    "Polynomial",
+    "Schedule",
+    "VarianceExploding",
+    "VariancePreserving",
+]

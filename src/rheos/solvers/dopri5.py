@@ -98,7 +98,9 @@ class Dopri5(Solver[S]):
             ahead = t + torch.copysign(trial, way)
             change = combine((1.0, -1.0), (dynamics.rate(dynamics.move(x, rate, t, ahead), ahead, grid[-1]), rate))
             steepest = torch.maximum(speed, self._norm(change, x, x).to(grid.dtype) / trial)
-            size = torch.where(steepest <= 1e-15, 1e-3 * trial, (0.01 / steepest) ** (1 / 5)).minimum(100 * trial)
+            size = torch.where(steepest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), (0.01 / steepest) ** (1 / 5)).minimum(
+                100 * trial
+            )
             size = torch.where(torch.isfinite(size), size, trial)
         return Control(rate, size, torch.ones_like(size))
 
@@ -121,7 +123,8 @@ class Dopri5(Solver[S]):
             width = (end - t).abs()
             norm = width * self._norm(combine(_TABLEAU.error, rates), x, ahead).to(t.dtype)
             accepted = (norm <= 1) & (gap != 0)
-            wanted = width * self._ratio(norm, memory.norm)
+            # A step below the rounding of the time has no width to grow from.
+            wanted = torch.where(width > 0, width, memory.size) * self._ratio(norm, memory.norm)
             # A step cut short by a grid point says little about the next one: it may only lengthen it.
             size = torch.where(accepted & whole, torch.maximum(wanted, memory.size), wanted)
             size = torch.where(gap == 0, memory.size, size)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.protocols import Objective
-from ..core.rng import Rng
+from ..core.rng import Rng, Stream
 from .law import SEED, agree, keys, lawful, normal, require
 
 
@@ -14,8 +14,8 @@ def check_objective(objective: Objective[Tensor], x1: Tensor | None = None, *, t
     """Hold an objective on R^d against its laws.
 
     The loss is finite, one number a row, and so is each of its parts; the same rng gives the same loss; noise and times
-    are functions of a row's key alone, so that a batch may be split; what is given is not drawn; and the gradient
-    reaches the network.
+    are functions of a row's key alone, so that a batch may be split; noise that is given is neither drawn nor joined
+    again; and the gradient reaches the network.
 
     Args:
         objective: the objective.
@@ -42,7 +42,9 @@ def check_objective(objective: Objective[Tensor], x1: Tensor | None = None, *, t
     agree("the same rng gives the same loss", objective(model, x1, None, rng).rows, loss.rows, 0.0)
     _check_draw(objective, x1, rng)
     x0, t = objective.draw(rng, x1)
-    agree("what is given is not drawn", objective(model, x1, None, rng, x0=x0, t=t).rows, loss.rows, tolerance)
+    pairs = objective.coupling(x0, x1, None, rng.fold(Stream.COUPLING))
+    given = objective(model, pairs.x1, None, rng, x0=pairs.x0, t=t).rows
+    agree("what is given is neither drawn nor joined again", given, loss.rows, tolerance)
     (gradient,) = torch.autograd.grad(loss.rows.sum(), scale)
     require(torch.isfinite(gradient) & (gradient != 0), "the gradient reaches the network and is finite.")
     velocity = objective.dynamics(model).rate(x1, torch.tensor(0.5))

@@ -8,7 +8,6 @@ pickle.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -23,10 +22,11 @@ import torch
 from torch import Tensor
 
 from ..core import CheckpointError
+from ..core.files import unwritable
+from ..core.files import write as write_file
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def write(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
         files: names and contents; taken one at a time, so that only one need be in memory.
 
     Raises:
-        CheckpointError: if the disk is full or cannot be written to; what was there before is there still.
+        RheosError: if the disk is full or cannot be written to; what was there before is there still.
     """
     draft = folder.with_name(f".{folder.name}.draft")
     former = folder.with_name(f".{folder.name}.former")
@@ -60,9 +60,9 @@ def write(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
         draft.mkdir()
         entries = {}
         for name, content in files:
-            _write_file(draft / name, content)
+            write_file(draft / name, content)
             entries[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        _write_file(draft / MANIFEST, _manifest(entries))
+        write_file(draft / MANIFEST, _manifest(entries))
         _sync_folder(draft)
         if folder.exists():
             folder.rename(former)
@@ -73,17 +73,6 @@ def write(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         recover(folder.parent)
         raise unwritable(folder, error) from error
-
-
-def unwritable(path: Path, error: OSError) -> CheckpointError:
-    """The error for a file or folder that could not be written."""
-    full = error.errno in _FULL
-    reason = "the disk is full" if full else error.strerror or str(error)
-    mend = "free some space" if full else "mend that"
-    return CheckpointError(
-        f"{path} could not be written: {reason}. Nothing that was saved before is lost; {mend} and run the same "
-        "command to go on from there."
-    )
 
 
 def recover(parent: Path) -> None:
@@ -254,13 +243,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not whole:
         raise CheckpointError(f"{path} is damaged: it is not what was written.")
     return entries
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

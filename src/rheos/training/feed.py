@@ -6,25 +6,22 @@ that a run resumed inside of one draws it whole again, with the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from ..core import Cond, Objective, Order, Rng, Stream, drop
+from ..core import Cond, Draw, Objective, Order, Rng, Stream, drop
 from ..core.tree import leaves, transform
-from ..data import Batches, Dataset
+from ..data import Ahead, Batches, Blocks, Dataset, Read
 from .settings import Training
 
 BLOCK_NUMBERS = 1 << 19
 """Numbers of noise in a block at most: 2 MiB, so that a block is still in the cache when it is used."""
 LONGEST_BLOCK = 64
 """Steps in a block at most."""
-
-Read = Callable[[Any, Rng], Any]
-"""Turns what a dataset holds into states, by the key of each row: pixels into numbers, mirrored by chance."""
 
 
 class Rows(NamedTuple):
@@ -84,18 +81,22 @@ class Feed:
     def steps(self, start: int) -> Generator[list[Rows]]:
         """The parts of steps ``start`` to the last."""
         s, share = self.settings, self.settings.share(self.world)
+        order = self.order
+        if isinstance(order, Blocks):
+            order = Ahead(order, self.seed, start * s.batch, s.couplers)
         batches = Batches(
-            self.dataset, self.order, self.seed, s.batch, start, s.steps, self.rank, self.world, workers=s.workers
+            self.dataset, order, self.seed, s.batch, start, s.steps, self.rank, self.world, workers=s.workers
         )
         ahead = iter(batches) if s.workers else None
-        draw = self.order(self.seed, batches.rows(start)[:1])
+        draw = order(self.seed, batches.rows(start)[:1])
         row = self._state(self._placed(self.dataset.take(draw.index)[0]), self._placed(draw.key))
         length = self._length(row, share)
         block: Block | None = None
         for step in range(start, s.steps):
             number, place = divmod(step, length)
             if block is None or place == 0:
-                block = self._block(torch.cat([batches.rows(number * length + i) for i in range(length)]), row)
+                rows = torch.cat([batches.rows(number * length + i) for i in range(length)])
+                block = self._block(rows, order(self.seed, rows), row)
             # In this process the block's draws serve the reading too.
             x, cond = self.dataset.take(block.data[place]) if ahead is None else next(ahead)[1:3]
             yield self._parts(block, place, self._placed(x), self._placed(cond))
@@ -123,10 +124,9 @@ class Feed:
     def _state(self, x: Any, keys: Tensor) -> Any:
         return x if self.read is None else self.read(x, Rng(keys))
 
-    def _block(self, rows: Tensor, row: Any) -> Block:
+    def _block(self, rows: Tensor, draw: Draw, row: Any) -> Block:
         share = self.settings.share(self.world)
         size = share // self.settings.accumulate
-        draw = self.order(self.seed, rows)
         keys, rows = self._placed(draw.key), self._placed(rows)
         rng = Rng(keys, rows)
         dropped = rng.fold(Stream.CONDITION).uniform() < self.settings.drop

@@ -20,16 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from ..core import InputError, Objective, Order, RheosError, Rng, Stream
-from ..data import Dataset
+from ..core.files import unwritable
+from ..data import Dataset, Read, States
 from . import checkpoint, snapshots
 from .distributed import Layout, exchanging, joined, without_exchange
 from .ema import lent
-from .feed import Feed, Read, Rows
+from .feed import Feed, Rows
 from .forecast import Forecast, measure
 from .guard import seed_gradient
 from .journal import Journal
 from .loss import LossModule
 from .optimizer import learning_rate
+from .pairing import with_pairs
 from .settings import Training
 from .signals import Interrupt, Stopped
 from .state import Captured, State
@@ -100,8 +102,8 @@ def fit(
 
     Raises:
         Stopped: when Ctrl-C or SIGTERM asked for it; everything is saved.
-        CheckpointError: if ``out`` belongs to another run, every checkpoint is damaged, or the disk is full.
-        RheosError: if the loss does not become finite at any learning rate.
+        CheckpointError: if ``out`` belongs to another run, or every checkpoint is damaged.
+        RheosError: if the disk is full, or the loss does not become finite at any learning rate.
     """
     out = Path(out)
     with contextlib.ExitStack() as stack:
@@ -118,14 +120,16 @@ def fit(
                 checkpoint.check_fit(start_from, network.state_dict(), "the run to start from")
                 network.load_state_dict(dict(start_from))
             module = LossModule(network, objective).to(place).train()
-            feed = Feed(dataset, order, objective, settings, seed, place, layout.rank, layout.world, read)
             journal = Journal(out, settings.steps, layout, progress)
             stack.callback(journal.close)
+            states, say = States(dataset, read), journal.say
+            order = with_pairs(order, objective, states, settings, seed, out, place, layout, say)
+            feed = Feed(dataset, order, objective, settings, seed, place, layout.rank, layout.world, read)
             run = _Run(module, feed, settings, seed, out, layout, place, journal, interrupt, draw_samples)
             stack.callback(run.part)
             told = run.train(forecast)
         except OSError as error:
-            raise checkpoint.unwritable(out, error) from error
+            raise unwritable(out, error) from error
     run.state.ema.refresh()
     return Fitted(network, run.state.ema.module.get_submodule("network"), run.state.step, told)
 

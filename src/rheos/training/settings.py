@@ -45,6 +45,10 @@ class Training:
         deterministic: ask PyTorch for deterministic kernels, which a bit-exact resume on a GPU needs. CPUs have no
             others.
         workers: processes that read data ahead; 0 suits data in memory. The result is the same.
+        pairs: noise and data that a coupling joins at a time; 0 takes 1024, or all data where there are fewer. The
+            more, the straighter the paths, at a price that grows with their square.
+        couplers: processes that join them ahead, where there is a coupling; 0 joins them in the training process. One,
+            because it costs the step nothing. The result is the same.
         log_every: steps between two lines of ``metrics.jsonl``; a line is the mean over them.
         sample_every: steps between two drawings of samples; 0 draws none.
         checkpoint_every: steps between two checkpoints; a kill loses no more than that.
@@ -72,6 +76,8 @@ class Training:
     channels_last: bool = False
     deterministic: bool = False
     workers: int = 0
+    pairs: int = 0
+    couplers: int = 1
     log_every: int = 10
     sample_every: int = 500
     checkpoint_every: int = 200
@@ -80,7 +86,7 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "log_every", "checkpoint_every", "keep"):
             self._demand(name, "an integer of at least 1", self._whole(name, 1))
-        for name in ("snapshots", "workers", "sample_every"):
+        for name in ("snapshots", "workers", "pairs", "couplers", "sample_every"):
             self._demand(name, "an integer of at least 0", self._whole(name, 0))
         for name in ("learning_rate", "clip"):
             self._demand(name, "positive", getattr(self, name) > 0)

@@ -1,0 +1,5 @@
+"""Optimal transport between noise and a whole dataset."""
+
+from .coupling import Semidiscrete
+
+__all__ = ["Semidiscrete"]

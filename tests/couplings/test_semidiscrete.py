@@ -1,0 +1,329 @@
+"""Semidiscrete transport: half-spaces, quantiles and symmetry in closed form, duality, exact search, refusals."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import norm
+from torch import Tensor
+
+from rheos.core import Rng
+from rheos.couplings.semidiscrete import Semidiscrete
+from rheos.couplings.semidiscrete.ascent import gap, starts
+from rheos.couplings.semidiscrete.blocks import Block, Exact, best
+from rheos.couplings.semidiscrete.dense import Dense
+from rheos.couplings.semidiscrete.measure import chi_squared, visited
+from rheos.couplings.semidiscrete.pruned import MARGIN, Pruned
+from rheos.couplings.semidiscrete.tree import Tree
+
+
+def fit(data: Tensor, seed: int = 0, **options: Any) -> Semidiscrete:
+    """A coupling fitted to its target."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return Semidiscrete(**options).fit(data, None, Rng(seed))
+
+
+def noise(count: int, *shape: int, seed: int = 9, dtype: torch.dtype = torch.float32) -> Tensor:
+    return Rng(seed).rows(torch.arange(count)).normal(*shape, dtype=dtype)
+
+
+def images(count: int, d: int, seed: int = 0) -> Tensor:
+    """Points like images: clusters, and variances that fall off fast from axis to axis."""
+    rng = Rng(seed)
+    scale = 8.0 / (1 + torch.arange(d)) ** 0.9
+    centres = rng.fold(0).normal(20, d) * scale
+    kind = (rng.fold(1).uniform(count) * 20).long()
+    size = 0.5 + rng.fold(2).uniform(count, 1)
+    turned = torch.linalg.qr(rng.fold(3).normal(d, d)).Q
+    return (centres[kind] + size * rng.fold(4).normal(count, d) * scale) @ turned + 0.3
+
+
+def nearest(points: Tensor, h: Tensor, x0: Tensor) -> Tensor:
+    """The best of all scores in float64."""
+    return torch.cat([(z.double() @ points.double().T + h).argmax(1) for z in x0.split(256)])
+
+
+def masses(points: Tensor, potentials: Tensor) -> Tensor:
+    """The mass of each cell of points on a line, by the breakpoints of the upper envelope."""
+    x, h = points.double().flatten(), (potentials - points.double().flatten().square()) / 2
+    lower = torch.full_like(x, -math.inf)
+    upper = torch.full_like(x, math.inf)
+    for j in range(len(x)):
+        for k in range(len(x)):
+            crossing = (h[k] - h[j]) / (x[j] - x[k]) if j != k else torch.tensor(math.inf)
+            if x[k] < x[j]:
+                lower[j] = torch.maximum(lower[j], crossing)
+            elif x[k] > x[j]:
+                upper[j] = torch.minimum(upper[j], crossing)
+    return torch.from_numpy(norm.cdf(upper.numpy()) - norm.cdf(lower.numpy())).clamp_min(0.0)
+
+
+@dataclass(frozen=True)
+class Cube:
+    """Uniform noise in a cube from 1 to 3."""
+
+    def __call__(self, rng: Rng, like: Tensor) -> Tensor:
+        return 1 + 2 * rng.uniform(*like.shape[1:], dtype=like.dtype)
+
+
+def test_two_points_share_the_noise_by_the_hyperplane_through_its_middle() -> None:
+    data = torch.tensor([[3.0, 1.0], [-1.0, 2.0]])
+    fitted = fit(data, target=1e-4)
+    direction = data[0] - data[1]
+    z = noise(4000, 2)
+    side = z @ direction
+    clear = side.abs() > 0.05 * direction.norm()
+    assert torch.equal(fitted.assign(z)[clear], (side < 0).long()[clear])
+    # 2 x0 . x_j - |x_j|^2 + g_j is equal for both at x0 = 0, so g_0 - g_1 = 10 - 5.
+    assert float(fitted.potentials[0] - fitted.potentials[1]) == pytest.approx(5.0, abs=0.3)
+    assert fitted.cost_ratio < 1
+
+
+def test_points_on_a_line_take_quantiles() -> None:
+    x = torch.tensor([0.3, -2.0, 5.0, 1.0, -0.1])
+    fitted = fit(x[:, None], target=2e-4)
+    order = x.argsort()
+    edges = torch.from_numpy(norm.ppf(torch.arange(1, 5).double().numpy() / 5))
+    z = noise(4000, 1)
+    far = (z - edges).abs().amin(1) > 0.04
+    place = torch.bucketize(z[:, 0].double(), edges)
+    assert torch.equal(fitted.assign(z)[far], order[place][far])
+    # At an edge e two neighbours are equal: g_i - g_k = x_i^2 - x_k^2 - 2 e (x_i - x_k).
+    low, high = x[order[:-1]].double(), x[order[1:]].double()
+    wanted = low.square() - high.square() - 2 * edges * (low - high)
+    g = fitted.potentials[order]
+    assert torch.allclose(g[:-1] - g[1:], wanted, atol=0.15)
+
+
+def test_the_cost_of_two_points_on_a_line() -> None:
+    """``E (|x0| - 1)**2 = 2 - 2 E|x0|`` against 2 for independent pairs."""
+    fitted = fit(torch.tensor([[1.0], [-1.0]]), target=1e-4)
+    assert fitted.cost_ratio == pytest.approx(1 - math.sqrt(2 / math.pi), abs=0.01)
+
+
+@pytest.mark.parametrize("d", [2, 5])
+def test_points_that_are_alike_have_one_potential(d: int) -> None:
+    """The vertices of a cross-polytope: symmetry maps any to any other."""
+    data = 1.5 * torch.cat([torch.eye(d), -torch.eye(d)])
+    fitted = fit(data, target=1e-3)
+    assert float(fitted.potentials.abs().amax()) < 0.15
+    assert float(fitted.potentials.mean()) == pytest.approx(0.0, abs=1e-12)
+    assert torch.equal(fitted.assign(4 * data), torch.arange(2 * d))
+
+
+def test_one_datum_takes_all_noise() -> None:
+    fitted = fit(torch.ones(1, 2, 2))
+    assert fitted.assign(noise(7, 2, 2)).tolist() == [0] * 7
+    assert fitted.chi_squared == 0
+    assert fitted.cost_ratio == pytest.approx(1.0, abs=1e-12)
+    assert fitted.potentials.tolist() == [0.0]
+
+
+def test_what_is_said_of_chi_squared_is_so() -> None:
+    data = images(40, 3)[:, :1]
+    fitted = fit(data)
+    p = masses(data, fitted.potentials)
+    assert float(p.sum()) == pytest.approx(1.0, abs=1e-9)
+    exact = float(40 * (p - 1 / 40).square().sum())
+    assert exact < 0.05
+    assert abs(fitted.chi_squared - exact) < 4 * 0.005
+    assert fitted.converged
+
+
+def test_a_smaller_target_is_reached() -> None:
+    data = images(40, 3)[:, :1]
+    p = masses(data, fit(data, target=5e-3).potentials)
+    assert float(40 * (p - 1 / 40).square().sum()) < 6.5e-3
+
+
+@pytest.mark.parametrize(("count", "shape"), [(300, (2,)), (400, (2, 4)), (500, (40,))])
+def test_every_datum_is_met_equally_often(count: int, shape: tuple[int, ...]) -> None:
+    data = images(count, math.prod(shape)).reshape(count, *shape)
+    fitted = fit(data)
+    visits = visited(fitted.assign(noise(100 * count, *shape)), count)
+    assert chi_squared(visits, torch.full((count,), 1 / count)) < 0.06
+    assert float(visits.amin()) > 0
+
+
+def test_equal_data_share_a_cell() -> None:
+    data = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [1.0, 0.0], [1.0, -0.0], [0.0, 2.0]])
+    fitted = fit(data, target=1e-3)
+    z = noise(20_000, 2)
+    j = fitted.assign(z)
+    share = torch.bincount(j, minlength=5) / len(z)
+    assert torch.allclose(share, torch.full((5,), 0.2), atol=0.02)
+    assert fitted.potentials[[0, 2, 3]].unique().numel() == 1
+    assert torch.equal(fitted.assign(z[100:200]), j[100:200])
+
+
+def test_the_dual_is_below_every_plan_and_close_to_the_best() -> None:
+    data = images(30, 4)
+    fitted = fit(data, target=5e-3)
+    z = noise(30 * 40, 4, dtype=torch.float64)
+    cost = torch.cdist(z, data.double()).square()
+    plan = cost.repeat_interleave(40, 1)
+    i, k = linear_sum_assignment(plan.numpy())
+    best = float(plan[i, k].mean())
+    dual = float((cost - fitted.potentials).amin(1).mean() + fitted.potentials.mean())
+    assert dual <= best
+    assert dual > 0.99 * best
+    assert float(cost[torch.arange(len(z)), fitted.assign(z.float())].mean()) == pytest.approx(best, rel=0.02)
+
+
+def test_the_pairs_of_a_batch_are_an_optimal_permutation() -> None:
+    data = images(200, 6)
+    pairs = fit(data)(z := noise(150, 6), data)
+    cost = torch.cdist(z.double(), pairs.x1.double()).square()
+    i, k = linear_sum_assignment(cost.numpy())
+    assert float(cost.diagonal().sum()) == pytest.approx(float(cost[i, k].sum()), rel=1e-9)
+    assert torch.equal(pairs.x1, data[pairs.j])
+    assert torch.equal(pairs.x0, z)
+    assert pairs.i.tolist() == list(range(150))
+    assert pairs.gap is None
+
+
+def test_potentials_agree_with_those_of_pot() -> None:
+    ot = pytest.importorskip("ot")
+    data = images(12, 2) / 8
+    fitted = fit(data, target=1e-3)
+    z = noise(3000, 2)
+    mapped = ot.semidiscrete.semidiscrete_ot_map(data.double().numpy(), z.double().numpy(), fitted.potentials.numpy())
+    assert torch.equal(torch.from_numpy(mapped).float(), data[fitted.assign(z)])
+    drawn = Rng(5)
+
+    def sampler(count: int) -> Any:
+        nonlocal drawn
+        drawn = drawn.fold(0)
+        return drawn.normal(count, 2, dtype=torch.float64).numpy()
+
+    theirs = torch.from_numpy(
+        ot.semidiscrete.solve_semidiscrete(data.double().numpy(), sampler, max_iter=4000, batch_size=64)
+    )
+    ours = fitted.potentials
+    assert float((theirs - theirs.mean() - ours).abs().amax()) < 0.05 * float(ours.std())
+
+
+def test_the_estimate_of_chi_squared_has_no_bias() -> None:
+    weights = torch.tensor([0.5, 0.2, 0.2, 0.1], dtype=torch.float64)
+    p = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    edges, found = p.cumsum(0)[:-1], []
+    for draw in range(4000):
+        point = torch.bucketize(Rng(draw).uniform(10, dtype=torch.float64), edges)
+        found.append(chi_squared(visited(point, 4), weights))
+    exact = float(((p - weights).square() / weights).sum())
+    values = torch.tensor(found)
+    assert abs(float(values.mean()) - exact) < 4 * float(values.std()) / math.sqrt(len(values))
+    assert abs(float(values.mean()) + 0.1 * 3 - exact) > 0.1
+
+
+def test_the_start_of_normal_points_is_nearly_right() -> None:
+    data = noise(2000, 4, seed=3) * torch.tensor([1.0, 3.0, 0.2, 0.0]) + 5
+    z, weights = noise(8000, 4), torch.full((2000,), 1 / 2000)
+    found = [chi_squared(visited(nearest(data, h, z), 2000), weights) for h in starts(data, z)]
+    assert found[2] < 0.5
+    assert found[0] > 5
+    moved = starts(data, 2 * z + 3)[2]
+    assert chi_squared(visited(nearest(data, moved, 2 * z + 3), 2000), weights) < 0.5
+
+
+def test_the_gap_between_the_best_and_the_next_score() -> None:
+    points, h, z = images(300, 5), noise(300, seed=4, dtype=torch.float64), noise(64, 5)
+    scores = (z.double() @ points.double().T + h).topk(2, 1).values
+    assert gap(points, h, z) == pytest.approx(float((scores[:, 0] - scores[:, 1]).median()), rel=1e-4)
+
+
+@pytest.mark.parametrize("block", [1 << 12, 1 << 16, 1 << 24])
+@pytest.mark.parametrize(("count", "d"), [(1, 1), (5, 2), (1000, 7), (1031, 50)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dense_search_finds_the_best(count: int, d: int, block: int, dtype: torch.dtype) -> None:
+    points, h = images(count, d).to(dtype), noise(count, seed=1, dtype=torch.float64)
+    z = noise(300, d, dtype=dtype)
+    assert torch.equal(Dense(points, block).at(h)(z), nearest(points, h, z))
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_the_tree_finds_the_best(d: int) -> None:
+    points, h, z = images(500, d), noise(500, seed=1, dtype=torch.float64), noise(1000, d)
+    assert torch.equal(Tree(points).at(h)(z), nearest(points, h, z))
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("block", [1 << 14, 1 << 24])
+def test_pruned_search_finds_the_best(half: bool, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rheos.couplings.semidiscrete.pruned._fast_half", lambda: half)
+    monkeypatch.setattr("rheos.couplings.semidiscrete.pruned.AXES", 24)
+    points = images(4200, 160)
+    h = -3.5 * (points - points.mean(0)).double().norm(dim=1) + noise(4200, seed=1, dtype=torch.float64)
+    search = Pruned.of(points, block)
+    assert search.pays
+    assert search.places.shape[:2] == (4, 1056)
+    assert search.places.dtype == (torch.bfloat16 if half else torch.float32)
+    look, z = search.at(h), noise(1200, 160)
+    found = look(z)
+    assert torch.equal(found, nearest(points, h, z))
+    assert len(found.unique()) > 300
+    assert torch.equal(torch.cat([look(part) for part in z[:300].split(37)]), found[:300])
+
+
+def test_what_pruning_leaves_out_is_known() -> None:
+    """Every point stands in one place, and the axes of its leaf and ``rho`` make up its distance from the mean."""
+    points = images(4200, 160)
+    search = Pruned.of(points, 1 << 24)
+    real = search.number >= 0
+    assert search.number[real].sort().values.tolist() == list(range(4200))
+    inside = (points - points.mean(0)) @ search.shared
+    for leaf in range(4):
+        rows = search.number[leaf][real[leaf]]
+        off = inside[rows] - search.means[leaf]
+        outside = (points - points.mean(0))[rows].square().sum(1) - inside[rows].square().sum(1)
+        whole = off.square().sum(1) + outside
+        seen = search.places[leaf, real[leaf], :-2].float().square().sum(1)
+        assert torch.allclose(seen + search.rho[leaf, real[leaf]].square(), whole, rtol=0.02)
+    assert bool((search.rho[real] > 0).all())
+    assert bool((search.spare[real] > (MARGIN - 1) * search.rho[real]).all())
+    assert not Pruned.of(noise(4200, 160), 1 << 24).pays
+
+
+def test_the_search_suits_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rheos.couplings.semidiscrete.pruned.FEWEST", 1000)
+    few, many, wide, alike = images(999, 160), images(1000, 10), images(1000, 160), noise(1000, 160)
+    for half in (False, True):
+        monkeypatch.setattr("rheos.couplings.semidiscrete.pruned._fast_half", lambda half=half: half)
+        chosen = {
+            "few": Semidiscrete()._search(few),
+            "many": Semidiscrete()._search(many),
+            "wide": Semidiscrete()._search(wide),
+            "alike": Semidiscrete()._search(alike),
+            "line": Semidiscrete()._search(many[:, :3]),
+            "source": Semidiscrete(source=Cube())._search(wide),
+        }
+        assert {name: type(search) for name, search in chosen.items()} == {
+            "few": Dense,
+            "many": Pruned if half else Dense,
+            "wide": Pruned,
+            "alike": Dense,
+            "line": Tree,
+            "source": Dense,
+        }
+
+
+@pytest.mark.parametrize(("unit", "slack"), [(0.05, 0.0), (0.0, 0.2), (0.05, 0.2)])
+def test_rounded_scores_lose_nothing(unit: float, slack: float) -> None:
+    """Scores of 3 leaves of 64 points, coarse by a share of what is left after an offset, and by a slack."""
+    points, h, z = noise(192, 4), noise(192, seed=1, dtype=torch.float64), noise(400, 4, seed=2)
+    exact = points @ z.T + h.float()[:, None]
+    offset = exact.amax(0) + 20 * noise(3, 400, seed=3)
+    rest = exact.view(3, 2, 32, 400) - offset[:, None, None]
+    off = 2 * Rng(4).uniform(3, 2, 32, 400) - 1
+    coarse = rest + 0.99 * off * (unit * rest.abs() / (1 + unit) + slack / 2)
+    number = torch.arange(192).view(3, 2, 32)
+    halves = [Block(coarse[k], offset[k], torch.zeros(len(k), 2, 32), number[k], unit) for k in ([0], [1, 2])]
+    found = best(iter(halves), Exact(points, h, z), torch.full((400,), slack), promising=2)
+    assert torch.equal(found, nearest(points, h, z))
