@@ -129,7 +129,7 @@ def test_kept_pairs_that_are_damaged_are_joined_again(
 def test_a_run_tells_what_its_coupling_does(
     tmp_path: Path, train: Train, data: Tensors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rheos.couplings.batch_ot._warned", set())
+    monkeypatch.setattr("rheos.couplings.ignored._warned", set())
     train(tmp_path / "ot", dataset=PLAIN, objective=Matching(coupling=BatchOT()), couplers=0, steps=2)
     told = json.loads((tmp_path / "ot" / "coupling.json").read_text())
     assert told["cost_ratio"] < 0.8

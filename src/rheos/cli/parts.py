@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from ..core import Guidance, InputError, Objective, Solver, nearest
-from ..couplings import BatchOT, Conditional, Independent, PairStore, Semidiscrete
+from ..couplings import BatchOT, Conditional, Independent, PairStore, Partial, Semidiscrete, Sinkhorn, Unbalanced
 from ..guidance import ClassifierFree, ZeroStar
 from ..nn import MLP, DiT, UNet
 from ..objectives import (
@@ -49,6 +49,12 @@ COUPLINGS = {
     "stored-ot-by-class": PairStore(Conditional(BatchOT())),
     "semidiscrete": Semidiscrete(),
     "semidiscrete-by-class": Conditional(Semidiscrete()),
+    "sinkhorn": Sinkhorn(),
+    "sinkhorn-by-class": Conditional(Sinkhorn()),
+    "partial": Partial(),
+    "partial-by-class": Conditional(Partial()),
+    "unbalanced": Unbalanced(),
+    "unbalanced-by-class": Conditional(Unbalanced()),
 }
 PREDICTIONS = {name: name for name in QUANTITIES}
 TIMES = {

@@ -5,6 +5,19 @@ from .conditional import Conditional
 from .diagnosis import Diagnosis, diagnose
 from .independent import Independent
 from .pair_store import PairStore
+from .relaxed import Partial, Unbalanced
 from .semidiscrete import Semidiscrete
+from .sinkhorn import Sinkhorn
 
-__all__ = ["BatchOT", "Conditional", "Diagnosis", "Independent", "PairStore", "Semidiscrete", "diagnose"]
+__all__ = [
+    "BatchOT",
+    "Conditional",
+    "Diagnosis",
+    "Independent",
+    "PairStore",
+    "Partial",
+    "Semidiscrete",
+    "Sinkhorn",
+    "Unbalanced",
+    "diagnose",
+]

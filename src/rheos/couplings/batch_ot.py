@@ -19,8 +19,6 @@ of centred data and noise for the sake of rounding. How the assignment is found 
 from __future__ import annotations
 
 import math
-import sys
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
@@ -37,6 +35,7 @@ from .assignment.line import line
 from .assignment.partition import partition
 from .assignment.reduced import Enough, proved, reduced
 from .assignment.simplex import simplex
+from .ignored import warn_ignored
 
 SMALL = 256
 """Rows up to which augmenting paths on all pairs are the quickest."""
@@ -56,8 +55,6 @@ PROOF = 1e-9
 FITTING = 0.25
 """How wrong known potentials may be, in units of the reduced costs that are looked at. Estimates for the batch itself
 reach 0.03, those of a dataset of many dimensions 0.15; in few dimensions batches differ too much from one another."""
-
-_warned: set[tuple[str, int]] = set()
 
 
 @final
@@ -106,7 +103,7 @@ class BatchOT:
         """
         _check(x0, x1, potentials)
         if cond is not None:
-            _warn_once()
+            warn_ignored("optimal transport within a batch", "BatchOT")
         batch = _Batch.of(x0, x1, self.exact)
         i, slack = _exactly(batch) if self.exact else _assigned(batch, potentials, rng)
         gap = slack and slack / (batch.cost(i) or 1.0)
@@ -231,16 +228,3 @@ def _check(x0: Tensor, x1: Tensor, given: Tensor | None) -> None:
         raise ShapeError(f"a potential a datum is expected, ({len(x0)},), got {tuple(given.shape)}.")
     if not bool(given.isfinite().all()):
         raise InputError("a potential is not finite; fit the potentials again, or leave them out.")
-
-
-def _warn_once() -> None:
-    """Warn at the caller's caller, once for each place, whatever filters are set."""
-    frame = sys._getframe(2)
-    place = frame.f_code.co_filename, frame.f_lineno
-    if place not in _warned:
-        warnings.warn(
-            "optimal transport within a batch ignores the condition: it ties noise to labels, and conditional "
-            "samples suffer. Use couplings.Conditional(BatchOT()), couplings.Independent(), or train without labels.",
-            stacklevel=3,
-        )
-        _warned.add(place)

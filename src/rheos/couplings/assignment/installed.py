@@ -20,7 +20,7 @@ def lapx() -> ModuleType | None:
 @cache
 def pot() -> ModuleType | None:
     """The module of POT, 0.9.7 or later. Importing it takes a second."""
-    return _with("ot", "emd", "bsp")
+    return _with("ot", "emd", "bsp", "partial", "unbalanced")
 
 
 def _with(name: str, *solvers: str) -> ModuleType | None:

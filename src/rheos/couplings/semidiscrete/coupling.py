@@ -29,10 +29,12 @@ from ...core.condition import Cond
 from ...core.errors import DataError, InputError, ShapeError
 from ...core.protocols import Pairs, Source
 from ...core.rng import Rng, Stream
+from ..ignored import warn_ignored
+from ..sides import rows_of
 from .ascent import Ascent, Limits, Search
 from .dense import Dense, Lookup
 from .measure import Measured, measure, stream
-from .points import Points, rows_of
+from .points import Points
 from .pruned import Pruned, prunes
 from .tree import DIMENSIONS, Tree
 
@@ -120,7 +122,8 @@ class Semidiscrete:
         """
         if not self._known().points.same(x1):
             raise DataError(_FOREIGN)
-        _warn(cond)
+        if cond is not None:
+            warn_ignored("semidiscrete transport", "Semidiscrete")
         j = self.assign(x0)
         return Pairs(x0, x1[j], torch.arange(len(x0), device=x0.device), j)
 
@@ -131,7 +134,8 @@ class Semidiscrete:
             ShapeError, InputError: if the data are none, or not finite.
             UndeterminedError: if the potentials diverge.
         """
-        _warn(cond)
+        if cond is not None:
+            warn_ignored("semidiscrete transport", "Semidiscrete")
         points, rng = Points.of(data), Rng.of(rng).joint().fold(Stream.COUPLING)
         search, streams = self._search(points.flat), itertools.count(1)
 
@@ -226,12 +230,3 @@ _FOREIGN = (
     "the potentials are those of another dataset: its rows, their order or their number differ from what was fitted. "
     "Give the data that the coupling was fitted to, or fit it again."
 )
-
-
-def _warn(cond: Cond | None) -> None:
-    if cond is not None:
-        warnings.warn(
-            "semidiscrete transport ignores the condition: it ties noise to labels, and conditional samples suffer. "
-            "Use couplings.Conditional(couplings.Semidiscrete()), or train without labels.",
-            stacklevel=3,
-        )

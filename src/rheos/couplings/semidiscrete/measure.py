@@ -12,8 +12,9 @@ from torch import Tensor
 from ...core.errors import InputError
 from ...core.protocols import Source
 from ...core.rng import Rng
+from ..sides import rows_of
 from .dense import Lookup
-from .points import Points, rows_of
+from .points import Points
 
 Noise = Callable[[int, int], Tensor]
 """Rows ``start .. start + count - 1`` of a stream of noise, (count, d)."""

@@ -7,7 +7,6 @@ the noise.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ...core.errors import InputError, ShapeError
 from ...core.rng import Rng, Stream
+from ..sides import rows_of
 
 _CHUNK = 1 << 22
 """Numbers that are hashed at once."""
@@ -102,12 +102,6 @@ class Points:
         if (data.shape, data.dtype, data.device) != (known.shape, known.dtype, known.device):
             return False
         return (data.data_ptr(), data.stride()) == (known.data_ptr(), known.stride()) or torch.equal(data, known)
-
-
-def rows_of(x: Tensor) -> Tensor:
-    """The rows (B, d) of x (B, ...), in float32 or float64, without their history."""
-    flat = x.detach().reshape(len(x), math.prod(x.shape[1:]))
-    return flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
 
 
 def hashes(rows: Tensor) -> Tensor:
