@@ -257,7 +257,10 @@ class TestParts:
         rheos.done(*words)
         assert "no --predict" in rheos(*words[:-1], tmp_path / "new", "--predict", "noise").err
 
-    def test_optimal_transport_warns_in_one_line_where_there_are_labels(self, rheos: Any, tmp_path: Path) -> None:
+    def test_optimal_transport_warns_in_one_line_where_there_are_labels(
+        self, rheos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("rheos.couplings.ignored._warned", set())
         words = ("train", "images", "--net", "mlp", *rheos.small, "--coupling", "ot", "--out", tmp_path / "run")
         lines = [line for line in rheos.done(*words).err.splitlines() if "transport" in line]
         assert len(lines) == 1

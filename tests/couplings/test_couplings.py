@@ -10,12 +10,12 @@ import torch
 
 from rheos import testing
 from rheos.core import InputError, Rng, ShapeError
-from rheos.couplings import BatchOT, Independent
+from rheos.couplings import BatchOT, Independent, PairStore
 
 
-@pytest.mark.parametrize("coupling", [Independent(), BatchOT()])
+@pytest.mark.parametrize("coupling", [Independent(), BatchOT(), PairStore(BatchOT())])
 @pytest.mark.parametrize("shape", [(1,), (8,), (2, 3, 3)])
-def test_built_in_couplings_keep_the_laws(coupling: Independent | BatchOT, shape: tuple[int, ...]) -> None:
+def test_built_in_couplings_keep_the_laws(coupling: Independent | BatchOT | PairStore, shape: tuple[int, ...]) -> None:
     testing.check_coupling(coupling, shape=shape)
 
 

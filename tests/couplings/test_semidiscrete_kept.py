@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rheos import testing
 from rheos.core import DataError, InputError, Rng, ShapeError
-from rheos.couplings.semidiscrete import Semidiscrete
+from rheos.couplings import Conditional, Semidiscrete
 from rheos.couplings.semidiscrete.blocks import longest, rounding
 from rheos.couplings.semidiscrete.dense import Dense
 from rheos.couplings.semidiscrete.points import Points, hashes
@@ -99,6 +99,16 @@ def test_slack_covers_the_precision_of_products(precision: str, unit: float) -> 
 @pytest.mark.parametrize("shape", [(3,), (6,), (2, 2, 2)])
 def test_the_conformance_kit_accepts_it(shape: tuple[int, ...]) -> None:
     testing.check_coupling(Semidiscrete(target=0.01), shape=shape)
+
+
+def test_the_conformance_kit_accepts_it_as_far_as_it_is_fitted() -> None:
+    testing.check_coupling(Semidiscrete(), rows=100, shape=(2, 3), unequal=0.05**0.5)
+    with pytest.raises(AssertionError, match="every datum is joined equally often"):
+        testing.check_coupling(Semidiscrete(), rows=100, shape=(2, 3))
+
+
+def test_the_conformance_kit_accepts_it_by_class() -> None:
+    testing.check_coupling(Conditional(Semidiscrete(target=0.01)), rows=16, classes=2)
 
 
 def test_a_noise_finds_its_datum_by_itself() -> None:
@@ -230,7 +240,7 @@ def test_a_target_that_was_not_reached_is_said_and_kept() -> None:
 
 def test_a_condition_is_warned_of() -> None:
     data, labels = images(20, 2), torch.arange(20)
-    with pytest.warns(UserWarning, match=r"Conditional\(couplings.Semidiscrete\(\)\)") as caught:
+    with pytest.warns(UserWarning, match=r"Conditional\(Semidiscrete\(\)\)") as caught:
         fitted = Semidiscrete().fit(data, labels, Rng(0))
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="ignores the condition") as caught:

@@ -37,6 +37,7 @@ def check_coupling(
     shape: tuple[int, ...] = (3,),
     balanced: bool = True,
     classes: int | None = None,
+    unequal: float = 0.0,
 ) -> None:
     """Hold a coupling against its laws, in float32 and float64, on the CPU and on CUDA where there is one.
 
@@ -53,6 +54,8 @@ def check_coupling(
         rows: rows of the batches to join, or data of the dataset; at least 2.
         shape: the shape of a row.
         balanced: whether every datum is to be joined equally often; not for a coupling that leaves data out on purpose.
+        unequal: by how much the frequencies of data may be wrong beyond chance, relative, in the root mean square: the
+            square root of the chi-squared that a coupling is fitted to.
         classes: of a coupling that is conditional, how many labels to give; then each noise must be joined with a datum
             of the label that it arrived with.
 
@@ -65,7 +68,7 @@ def check_coupling(
         for dtype in (torch.float64, torch.float32):
             _check_batches(coupling, replace(given, device=device, dtype=dtype))
     if balanced:
-        _check_frequencies(coupling, given)
+        _check_frequencies(coupling, given, unequal)
     if coupling.independent:
         _check_independence(coupling, given)
     for device in cuda:
@@ -177,7 +180,7 @@ def _plain(state: Any) -> Any:
     return state.tolist() if hasattr(state, "tolist") else state
 
 
-def _check_frequencies(coupling: Coupling[Tensor], given: _Given) -> None:
+def _check_frequencies(coupling: Coupling[Tensor], given: _Given, unequal: float) -> None:
     """Each datum is joined equally often: exactly, or within what chance explains."""
     data = given.values(given.rows, 1)
     if fits(coupling):
@@ -193,6 +196,7 @@ def _check_frequencies(coupling: Coupling[Tensor], given: _Given) -> None:
                 return
         counts = torch.stack(counts)
         mean, error = counts.mean(0), counts.std(0) / math.sqrt(DRAWS)
+    error = (error.square() + unequal**2).sqrt()
     off = (mean - 1).abs() - ERRORS * error
     worst = int(off.argmax())
     require(
