@@ -86,10 +86,13 @@ def test_joining_straightens_what_is_learned(tmp_path: Path, train: Train) -> No
     assert loss(tmp_path / "ot") < 0.7 * loss(tmp_path / "plain")
 
 
-def test_a_coupling_of_the_dataset_is_fitted_once_and_kept(tmp_path: Path, train: Train) -> None:
+def test_a_coupling_of_the_dataset_is_fitted_once_and_kept(
+    tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
     FITS.clear()
     given = {"objective": Matching(coupling=Spread()), "dataset": PLAIN, "couplers": 0}
-    train(tmp_path, steps=10, decay="constant", warmup=0.0, **given)
+    train(tmp_path, steps=10, decay="constant", warmup=0.0, progress=True, **given)
+    assert "coupling: being fitted to all 40 data, once for this run" in capsys.readouterr().err
     train(tmp_path, decay="constant", warmup=0.0, **given)
     assert FITS == [40]
     with pytest.raises(CheckpointError, match="was fitted to other data: these centres are of other data"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -60,7 +61,7 @@ def with_pairs(
             f"pairs = {settings.pairs} asks for more than the {len(states)} data there are; give at most so many."
         )
     pairs = settings.pairs or min(MOST_PAIRS, len(states))
-    coupling = _fitted(coupling, states, seed, out, device, layout)
+    coupling = _fitted(coupling, states, seed, out, device, layout, say)
     if layout.leads and not (out / DIAGNOSIS).exists():
         found = _described(order, objective, coupling, states, seed)
         write_whole(out / DIAGNOSIS, json.dumps(found.asdict(), indent=1) + "\n")
@@ -85,7 +86,13 @@ def _described(
 
 
 def _fitted(
-    coupling: Coupling[Any], states: States, seed: int, out: Path, device: torch.device, layout: Layout
+    coupling: Coupling[Any],
+    states: States,
+    seed: int,
+    out: Path,
+    device: torch.device,
+    layout: Layout,
+    say: Callable[[str], object],
 ) -> Coupling[Any]:
     """A coupling of a whole dataset fitted to these data, or as it was when the run began; any other as it is."""
     if not fits(coupling) or coupling.fitted:
@@ -95,7 +102,10 @@ def _fitted(
     folder = out / FITTED
     if layout.leads and not folder.is_dir():
         checkpoint.recover(out)
+        say(f"coupling: being fitted to all {len(data):,} data, once for this run")
+        began = time.monotonic()
         found = coupling.fit(data, cond, Rng(seed).fold(Stream.COUPLING))
+        say(f"coupling: fitted in {time.monotonic() - began:.0f} s")
         checkpoint.write(folder, [("coupling.safetensors", checkpoint.pack(found.tensors()))])
     # The others wait for it here.
     layout.greatest(0)
