@@ -1,31 +1,36 @@
-"""Writes the tables of README.md anew from the results that are kept: `python bench/tables.py`, or `--check`."""
+"""Writes the tables of README.md and of the docs anew from the results that are kept: `python bench/tables.py`, or
+`--check`."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import coupling_tables
+from kept import RESULTS, read, spread
+
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "results"
-BEGIN, END = "<!-- table: results -->", "<!-- end -->"
+FILES = ("README.md", "docs/measured.md")
+TABLE = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def results_table() -> str:
     """Every result that is kept, as one Markdown table."""
     lines = ["| what | figure | beside it |", "|---|---|---|"]
     for name, title in (("digits", "digits 8 x 8"), ("fashion", "Fashion-MNIST 28 x 28, folders of mixed sizes")):
-        if (result := _read(name)) is not None:
+        if (result := read(name)) is not None:
             lines += _image_rows(title, result)
-    if (result := _read("overhead")) is not None:
+    if (result := read("overhead")) is not None:
         lines += _overhead_rows(result)
-    if (result := _read("mutation")) is not None:
+    if (result := read("mutation")) is not None:
         score = result["score"]
         lines.append(f"| planted faults that the tests find | {100 * score:.1f} % | of {result['judged']} mutants |")
-    machines = sorted({_machine(result) for name in _names() if (result := _read(name)) is not None})
+    lines += coupling_tables.headlines()
+    machines = sorted({_machine(result) for name in _names() if (result := read(name)) is not None})
     return "\n".join([*lines, "", f"On: {'; '.join(machines)}."])
 
 
@@ -41,16 +46,16 @@ def _image_rows(title: str, result: dict[str, Any]) -> list[str]:
     near = "distance to nearest training image, median, over held-out's"
 
     def row(what: str, values: list[float], form: str, beside: str) -> str:
-        return f"| {title}: {what} ({seeds}) | {_spread(values, form)} | {beside} |"
+        return f"| {title}: {what} ({seeds}) | {spread(values, form)} | {beside} |"
 
     def figure(name: str) -> list[float]:
         return [each[name]["value"] for each in figures]
 
     def reference(name: str, form: str) -> str:
-        return f"{_spread([each[name]['reference'] for each in figures], form)} {figures[0][name]['meaning']}"
+        return f"{spread([each[name]['reference'] for each in figures], form)} {figures[0][name]['meaning']}"
 
     return [
-        row("training, seconds", seconds, ".0f", f"{_spread(processor, '.0f')} processor seconds"),
+        row("training, seconds", seconds, ".0f", f"{spread(processor, '.0f')} processor seconds"),
         row("read as the class asked for", figure("class agreement"), ".3f", reference("class agreement", ".3f")),
         row("Frechet distance, own classifier", figure(frechet), ".2f", reference(frechet, ".2f")),
         row("Frechet distance, 10 over 100 evaluations", ratio, ".2f", "1 is no loss"),
@@ -74,12 +79,6 @@ def _overhead_rows(result: dict[str, Any]) -> list[str]:
     return rows
 
 
-def _spread(values: list[float], form: str) -> str:
-    low, high = min(values), max(values)
-    middle = format(statistics.median(values), form)
-    return middle if format(low, form) == format(high, form) else f"{middle} ({low:{form}} to {high:{form}})"
-
-
 def _machine(result: dict[str, Any]) -> str:
     machine = result["machine"]
     if isinstance(machine, str):
@@ -92,23 +91,26 @@ def _names() -> list[str]:
     return sorted(file.stem for file in RESULTS.glob("*.json"))
 
 
-def _read(name: str) -> dict[str, Any] | None:
-    file = RESULTS / f"{name}.json"
-    return json.loads(file.read_text()) if file.exists() else None
+TABLES: dict[str, Callable[[], str]] = {"results": results_table, **coupling_tables.TABLES}
+
+
+def written(text: str) -> str:
+    """A page with all its tables anew."""
+    return TABLE.sub(lambda found: f"<!-- table: {found[1]} -->\n{TABLES[found[1]]()}\n<!-- end -->", text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail when the tables are not current")
     args = parser.parse_args()
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    current = f"{before}{BEGIN}\n{results_table()}\n{END}{after}"
-    if args.check:
-        sys.exit(0 if current == text else "README.md is not current: run python bench/tables.py")
-    readme.write_text(current)
+    for name in FILES:
+        page = ROOT / name
+        text = page.read_text()
+        current = written(text)
+        if not args.check:
+            page.write_text(current)
+        elif current != text:
+            sys.exit(f"{name} is not current: run python bench/tables.py")
 
 
 if __name__ == "__main__":
