@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,11 +15,8 @@ from torch import Tensor
 from rheos.core import Rng
 from rheos.couplings.semidiscrete import Semidiscrete
 from rheos.couplings.semidiscrete.ascent import gap, starts
-from rheos.couplings.semidiscrete.blocks import Block, Exact, best
 from rheos.couplings.semidiscrete.dense import Dense
 from rheos.couplings.semidiscrete.measure import chi_squared, visited
-from rheos.couplings.semidiscrete.pruned import MARGIN, Pruned
-from rheos.couplings.semidiscrete.tree import Tree
 
 
 def fit(data: Tensor, seed: int = 0, **options: Any) -> Semidiscrete:
@@ -45,11 +41,6 @@ def images(count: int, d: int, seed: int = 0) -> Tensor:
     return (centres[kind] + size * rng.fold(4).normal(count, d) * scale) @ turned + 0.3
 
 
-def nearest(points: Tensor, h: Tensor, x0: Tensor) -> Tensor:
-    """The best of all scores in float64."""
-    return torch.cat([(z.double() @ points.double().T + h).argmax(1) for z in x0.split(256)])
-
-
 def masses(points: Tensor, potentials: Tensor) -> Tensor:
     """The mass of each cell of points on a line, by the breakpoints of the upper envelope."""
     x, h = points.double().flatten(), (potentials - points.double().flatten().square()) / 2
@@ -63,14 +54,6 @@ def masses(points: Tensor, potentials: Tensor) -> Tensor:
             elif x[k] > x[j]:
                 upper[j] = torch.minimum(upper[j], crossing)
     return torch.from_numpy(norm.cdf(upper.numpy()) - norm.cdf(lower.numpy())).clamp_min(0.0)
-
-
-@dataclass(frozen=True)
-class Cube:
-    """Uniform noise in a cube from 1 to 3."""
-
-    def __call__(self, rng: Rng, like: Tensor) -> Tensor:
-        return 1 + 2 * rng.uniform(*like.shape[1:], dtype=like.dtype)
 
 
 def test_two_points_share_the_noise_by_the_hyperplane_through_its_middle() -> None:
@@ -226,104 +209,14 @@ def test_the_estimate_of_chi_squared_has_no_bias() -> None:
 def test_the_start_of_normal_points_is_nearly_right() -> None:
     data = noise(2000, 4, seed=3) * torch.tensor([1.0, 3.0, 0.2, 0.0]) + 5
     z, weights = noise(8000, 4), torch.full((2000,), 1 / 2000)
-    found = [chi_squared(visited(nearest(data, h, z), 2000), weights) for h in starts(data, z)]
+    found = [chi_squared(visited(Dense(data, 1 << 24).at(h)(z), 2000), weights) for h in starts(data, z)]
     assert found[2] < 0.5
     assert found[0] > 5
     moved = starts(data, 2 * z + 3)[2]
-    assert chi_squared(visited(nearest(data, moved, 2 * z + 3), 2000), weights) < 0.5
+    assert chi_squared(visited(Dense(data, 1 << 24).at(moved)(2 * z + 3), 2000), weights) < 0.5
 
 
 def test_the_gap_between_the_best_and_the_next_score() -> None:
     points, h, z = images(300, 5), noise(300, seed=4, dtype=torch.float64), noise(64, 5)
     scores = (z.double() @ points.double().T + h).topk(2, 1).values
     assert gap(points, h, z) == pytest.approx(float((scores[:, 0] - scores[:, 1]).median()), rel=1e-4)
-
-
-@pytest.mark.parametrize("block", [1 << 12, 1 << 16, 1 << 24])
-@pytest.mark.parametrize(("count", "d"), [(1, 1), (5, 2), (1000, 7), (1031, 50)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dense_search_finds_the_best(count: int, d: int, block: int, dtype: torch.dtype) -> None:
-    points, h = images(count, d).to(dtype), noise(count, seed=1, dtype=torch.float64)
-    z = noise(300, d, dtype=dtype)
-    assert torch.equal(Dense(points, block).at(h)(z), nearest(points, h, z))
-
-
-@pytest.mark.parametrize("d", [1, 2, 3])
-def test_the_tree_finds_the_best(d: int) -> None:
-    points, h, z = images(500, d), noise(500, seed=1, dtype=torch.float64), noise(1000, d)
-    assert torch.equal(Tree(points).at(h)(z), nearest(points, h, z))
-
-
-@pytest.mark.parametrize("half", [True, False])
-@pytest.mark.parametrize("block", [1 << 14, 1 << 24])
-def test_pruned_search_finds_the_best(half: bool, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rheos.couplings.semidiscrete.pruned._fast_half", lambda: half)
-    monkeypatch.setattr("rheos.couplings.semidiscrete.pruned.AXES", 24)
-    points = images(4200, 160)
-    h = -3.5 * (points - points.mean(0)).double().norm(dim=1) + noise(4200, seed=1, dtype=torch.float64)
-    search = Pruned.of(points, block)
-    assert search.pays
-    assert search.places.shape[:2] == (4, 1056)
-    assert search.places.dtype == (torch.bfloat16 if half else torch.float32)
-    look, z = search.at(h), noise(1200, 160)
-    found = look(z)
-    assert torch.equal(found, nearest(points, h, z))
-    assert len(found.unique()) > 300
-    assert torch.equal(torch.cat([look(part) for part in z[:300].split(37)]), found[:300])
-
-
-def test_what_pruning_leaves_out_is_known() -> None:
-    """Every point stands in one place, and the axes of its leaf and ``rho`` make up its distance from the mean."""
-    points = images(4200, 160)
-    search = Pruned.of(points, 1 << 24)
-    real = search.number >= 0
-    assert search.number[real].sort().values.tolist() == list(range(4200))
-    inside = (points - points.mean(0)) @ search.shared
-    for leaf in range(4):
-        rows = search.number[leaf][real[leaf]]
-        off = inside[rows] - search.means[leaf]
-        outside = (points - points.mean(0))[rows].square().sum(1) - inside[rows].square().sum(1)
-        whole = off.square().sum(1) + outside
-        seen = search.places[leaf, real[leaf], :-2].float().square().sum(1)
-        assert torch.allclose(seen + search.rho[leaf, real[leaf]].square(), whole, rtol=0.02)
-    assert bool((search.rho[real] > 0).all())
-    assert bool((search.spare[real] > (MARGIN - 1) * search.rho[real]).all())
-    assert not Pruned.of(noise(4200, 160), 1 << 24).pays
-
-
-def test_the_search_suits_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rheos.couplings.semidiscrete.pruned.FEWEST", 1000)
-    few, many, wide, alike = images(999, 160), images(1000, 10), images(1000, 160), noise(1000, 160)
-    for half in (False, True):
-        monkeypatch.setattr("rheos.couplings.semidiscrete.pruned._fast_half", lambda half=half: half)
-        chosen = {
-            "few": Semidiscrete()._search(few),
-            "many": Semidiscrete()._search(many),
-            "wide": Semidiscrete()._search(wide),
-            "alike": Semidiscrete()._search(alike),
-            "line": Semidiscrete()._search(many[:, :3]),
-            "source": Semidiscrete(source=Cube())._search(wide),
-        }
-        assert {name: type(search) for name, search in chosen.items()} == {
-            "few": Dense,
-            "many": Pruned if half else Dense,
-            "wide": Pruned,
-            "alike": Dense,
-            "line": Tree,
-            "source": Dense,
-        }
-
-
-@pytest.mark.parametrize(("unit", "slack"), [(0.05, 0.0), (0.0, 0.2), (0.05, 0.2)])
-def test_rounded_scores_lose_nothing(unit: float, slack: float) -> None:
-    """Scores of 3 leaves of 64 points, coarse by a share of what is left after an offset, and by a slack."""
-    points, h, z = noise(192, 4), noise(192, seed=1, dtype=torch.float64), noise(400, 4, seed=2)
-    exact = points @ z.T + h.float()[:, None]
-    offset = exact.amax(0) + 20 * noise(3, 400, seed=3)
-    rest = exact.view(3, 2, 32, 400) - offset[:, None, None]
-    off = 2 * Rng(4).uniform(3, 2, 32, 400) - 1
-    coarse = rest + 0.99 * off * (unit * rest.abs() / (1 + unit) + slack / 2)
-    number = torch.arange(192).view(3, 2, 32)
-    halves = [Block(coarse[k], offset[k], torch.zeros(len(k), 2, 32), number[k], unit) for k in ([0], [1, 2])]
-    found = best(iter(halves), Exact(points, h, z), torch.full((400,), slack), promising=2)
-    assert torch.equal(found, nearest(points, h, z))

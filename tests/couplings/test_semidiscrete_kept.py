@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from scipy.stats import norm
 from torch import Tensor
 
 from rheos import testing
 from rheos.core import DataError, InputError, Rng, ShapeError
 from rheos.couplings import Conditional, Semidiscrete
-from rheos.couplings.semidiscrete.blocks import longest, rounding
-from rheos.couplings.semidiscrete.dense import Dense
 from rheos.couplings.semidiscrete.points import Points, hashes
 from rheos.recipes.serial import decode, encode
 
@@ -44,56 +41,12 @@ def images(count: int, d: int, seed: int = 0) -> Tensor:
     return (centres[kind] + size * rng.fold(4).normal(count, d) * scale) @ turned + 0.3
 
 
-def nearest(points: Tensor, h: Tensor, x0: Tensor) -> Tensor:
-    """The best of all scores in float64."""
-    return torch.cat([(z.double() @ points.double().T + h).argmax(1) for z in x0.split(256)])
-
-
-def masses(points: Tensor, potentials: Tensor) -> Tensor:
-    """The mass of each cell of points on a line, by the breakpoints of the upper envelope."""
-    x, h = points.double().flatten(), (potentials - points.double().flatten().square()) / 2
-    lower = torch.full_like(x, -math.inf)
-    upper = torch.full_like(x, math.inf)
-    for j in range(len(x)):
-        for k in range(len(x)):
-            crossing = (h[k] - h[j]) / (x[j] - x[k]) if j != k else torch.tensor(math.inf)
-            if x[k] < x[j]:
-                lower[j] = torch.maximum(lower[j], crossing)
-            elif x[k] > x[j]:
-                upper[j] = torch.minimum(upper[j], crossing)
-    return torch.from_numpy(norm.cdf(upper.numpy()) - norm.cdf(lower.numpy())).clamp_min(0.0)
-
-
 @dataclass(frozen=True)
 class Cube:
     """Uniform noise in a cube from 1 to 3."""
 
     def __call__(self, rng: Rng, like: Tensor) -> Tensor:
         return 1 + 2 * rng.uniform(*like.shape[1:], dtype=like.dtype)
-
-
-def test_scores_within_rounding_go_to_the_lowest_point() -> None:
-    """A point in the middle of two others, with a score in the middle: three equal scores everywhere on a plane."""
-    points = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
-    z = torch.stack([torch.zeros(50), noise(50)], 1)
-    for h in (torch.zeros(3).double(), torch.full((3,), 1 / 3).double()):
-        assert Dense(points, 1 << 12).at(h)(z).tolist() == [0] * 50
-
-
-@pytest.mark.parametrize(("precision", "unit"), [("highest", 2.0**-23), ("high", 2.0**-11), ("medium", 2.0**-8)])
-def test_slack_covers_the_precision_of_products(precision: str, unit: float) -> None:
-    before = torch.get_float32_matmul_precision()
-    points, z = images(500, 64), noise(100, 64)
-    try:
-        torch.set_float32_matmul_precision(precision)
-        slack = rounding(longest(points), torch.zeros(500), z)
-        found = Dense(points, 1 << 16).at(torch.zeros(500).double())(z)
-    finally:
-        torch.set_float32_matmul_precision(before)
-    coarse = (z * (1 + unit)) @ points.T
-    assert bool(((coarse - z.double() @ points.double().T).abs().amax(1) < 2 * slack + 1).all())
-    assert bool((slack > unit * longest(points)).all())
-    assert torch.equal(found, nearest(points, torch.zeros(500), z))
 
 
 @pytest.mark.parametrize("shape", [(3,), (6,), (2, 2, 2)])
