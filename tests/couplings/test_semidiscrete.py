@@ -14,9 +14,11 @@ from torch import Tensor
 
 from rheos.core import Rng
 from rheos.couplings.semidiscrete import Semidiscrete
-from rheos.couplings.semidiscrete.ascent import gap, starts
+from rheos.couplings.semidiscrete.ascent import gap, smooth, starts
 from rheos.couplings.semidiscrete.dense import Dense
 from rheos.couplings.semidiscrete.measure import chi_squared, visited
+from rheos.couplings.semidiscrete.tree import Tree
+from rheos.data import moons
 
 
 def fit(data: Tensor, seed: int = 0, **options: Any) -> Semidiscrete:
@@ -214,6 +216,27 @@ def test_the_start_of_normal_points_is_nearly_right() -> None:
     assert found[0] > 5
     moved = starts(data, 2 * z + 3)[2]
     assert chi_squared(visited(Dense(data, 1 << 24).at(moved)(2 * z + 3), 2000), weights) < 0.5
+
+
+def test_thin_data_in_the_plane_are_met_equally_often() -> None:
+    # On two arcs mass must move far through few cells; stochastic steps alone stay at a chi-squared above 1.
+    data = moons(1500, Rng(1))
+    fitted = fit(data)
+    z = noise(50_000, 2)
+    met = data[fitted.assign(z)]
+    assert float(((met.mean(0) - data.mean(0)) / data.std(0)).abs().max()) < 0.03
+
+
+def test_the_smooth_start_is_nearly_right() -> None:
+    data = moons(3000, Rng(1)) + 2
+    data[:300] = data[0]
+    weights = torch.full((2701,), 1 / 3000).double()
+    weights[0] = 0.1
+    points = data[299:]
+    h, z = smooth(points, weights, noise(8000, 2, seed=4)), noise(20_000, 2)
+    found = chi_squared(visited(Tree(points).at(h)(z), 2701), weights)
+    assert found < 1
+    assert float(smooth(torch.ones(1, 2), torch.ones(1).double(), noise(10, 2))) == 0.0
 
 
 def test_the_gap_between_the_best_and_the_next_score() -> None:

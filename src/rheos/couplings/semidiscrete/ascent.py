@@ -5,9 +5,11 @@ The potentials maximise the concave ``E min_j (|x0 - x_j|**2 - g_j) + sum_j w_j 
 the cell of j is where ``x0 . x_j + h_j`` is largest. Each step counts the cells that fresh noise falls into, and lowers
 h where too much fell.
 
-- The start is the best of three closed forms for centred points: Voronoi cells; the potential between two normal
-  distributions, ``-x^T S^(-1/2) x / 2`` for points of covariance S; and the level at which points that compete as
-  strangers are met equally often, ``-z |x|`` with the normal quantile z of 1/n. Many dimensions want the last one.
+- The start is the best of several. Three are closed forms for centred points: Voronoi cells; the potential between two
+  normal distributions, ``-x^T S^(-1/2) x / 2`` for points of covariance S; and the level at which points that compete
+  as strangers are met equally often, ``-z |x|`` with the normal quantile z of 1/n. Many dimensions want the last one.
+  In three dimensions or fewer, where stochastic steps take very long to move mass far, another is the entropic plan
+  between some thousand noises and the means of cells of the points, continued to all of them.
 - Steps are long at first and shrink while the chi-squared of the iterates no longer falls by itself, until it is below
   1. Their unit is the median distance between the best and the second score, which is how far a potential may move
   before its cell changes by its own size.
@@ -32,6 +34,10 @@ from scipy.stats import norm
 from torch import Tensor
 
 from ...core.errors import UndeterminedError
+from ..sinkhorn.anneal import Nats
+from ..sinkhorn.cells import means, ordered
+from ..sinkhorn.gibbs import BLOCK, Gibbs
+from ..sinkhorn.levels import spread, transport
 from .blocks import NOWHERE
 from .dense import Lookup
 from .measure import PRECISION, Measured, Noise, chi_squared, visited
@@ -44,6 +50,9 @@ SHRINK = 0.7
 
 FEW = 3
 """Dimensions in which far points hardly compete, so that errors over long distances take long to vanish."""
+
+SOUNDED, CELLS = 1 << 15, 11
+"""In so few dimensions, noises at most that the start sees, and the depth of the cells of points that it sees."""
 
 
 class Search(Protocol):
@@ -151,7 +160,10 @@ class Ascent:
 
     def _start(self) -> Tensor:
         noise = self._draw(2 * self.batch)
-        return min(starts(self.points, noise), key=lambda h: chi_squared(self._visits(h, noise), self.weights))
+        found = starts(self.points, noise)
+        if self.points.shape[1] <= FEW:
+            found.append(smooth(self.points, self.weights, self._draw(min(SOUNDED, 32 * len(self.points)))))
+        return min(found, key=lambda h: chi_squared(self._visits(h, noise), self.weights))
 
     def _visits(self, h: Tensor, noise: Tensor) -> Tensor:
         return visited(self.search.at(h)(noise), len(self.points))
@@ -175,6 +187,20 @@ def starts(points: Tensor, noise: Tensor) -> list[Tensor]:
         roots = roots.where(roots > 0, torch.ones_like(roots))
         found.append(-spread * ((wide @ axes).square() / roots).sum(1) / 2)
     return [h - (x @ middle).double() for h in found]
+
+
+def smooth(points: Tensor, weights: Tensor, noise: Tensor) -> Tensor:
+    """Potentials h (n,) that spread noise (B, d) evenly over cells of neighbours, in few dimensions."""
+    points, noise = points.double(), noise.double()
+    # Cells hold equally many rows, so a point counts as often as it weighs.
+    rows = points.repeat_interleave((weights / weights.min()).round().long(), 0)
+    if len(rows) > 1 << CELLS:
+        rows = means(rows[ordered(rows, CELLS)], CELLS)
+    if spread(noise, rows) == 0.0:
+        return torch.zeros_like(weights)
+    found = transport(noise, rows, Nats(1.0, 0.2), 0.02, 100, BLOCK, None)
+    g = Gibbs(points, noise).soft(found.f, found.epsilon)
+    return (g - points.square().sum(1)) / 2
 
 
 def gap(points: Tensor, h: Tensor, noise: Tensor) -> float:
