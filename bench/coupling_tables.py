@@ -10,6 +10,9 @@ from kept import ABSENT, read, spread, table
 
 PEERS = ("torchcfm", "POT", "SciPy", "lapx")
 
+MANY = 1e6
+"""Batches beyond which a fit does not pay in any run."""
+
 Result = dict[str, Any]
 
 
@@ -70,7 +73,7 @@ def couplings(result: Result) -> str:
         shown = [f"{times[peer]:,.2f}" if peer in times else "-" for peer in ("rheos", *PEERS)]
         known = f"{times['rheos, with potentials']:,.2f}" if "rheos, with potentials" in times else "-"
         batches = cell.get("batches until the fit is paid for")
-        paid = "-" if batches is None else f"{batches:,.0f}"
+        paid = "-" if batches is None or batches > MANY else f"{batches:,.0f}"
         rows.append([name, shown[0], known, *shown[1:], f"{100 * gaps[best]['measured']:.3f}", paid])
     head = ["", "rheos", "with potentials", *PEERS, "gap of the faster, %", "batches that pay for the fit"]
     fits = "; ".join(

@@ -112,7 +112,7 @@ def test_the_source_is_given_keys_and_what_to_look_like() -> None:
     assert torch.equal(fitted.potentials, Semidiscrete().fit(data, None, Rng(0)).potentials)
     assert all(row is not None and shape == (len(row), 2, 3) for row, shape, _ in seen)
     starts_at = [int(row[0]) for row, _, _ in seen if row is not None]
-    assert starts_at[:3] == [0, 128, 384]
+    assert starts_at[:3] == [0, 1 << 15, (1 << 15) + 256]
 
 
 def test_what_was_fitted_comes_back() -> None:

@@ -52,7 +52,7 @@ FEW = 3
 """Dimensions in which far points hardly compete, so that errors over long distances take long to vanish."""
 
 SOUNDED, CELLS = 1 << 15, 11
-"""In so few dimensions, noises at most that the start sees, and the depth of the cells of points that it sees."""
+"""Noises that the start sees, and in few dimensions the depth of the cells of points that it sees."""
 
 
 class Search(Protocol):
@@ -159,8 +159,9 @@ class Ascent:
         return found / max(1, steps), total / max(1, steps)
 
     def _start(self) -> Tensor:
-        noise = self._draw(2 * self.batch)
-        found = starts(self.points, noise)
+        # The closed forms take the mean and the spread of the noise from it, and steps are slow to mend these.
+        noise = self._draw(max(2 * self.batch, SOUNDED))
+        found, noise = starts(self.points, noise), noise[: 2 * self.batch]
         if self.points.shape[1] <= FEW:
             found.append(smooth(self.points, self.weights, self._draw(min(SOUNDED, 32 * len(self.points)))))
         return min(found, key=lambda h: chi_squared(self._visits(h, noise), self.weights))
