@@ -203,7 +203,10 @@ def main() -> None:
                     found["runs"].append(run)
                     first = {k: next(iter(v.values())) for k, v in run["curve"].items() if k != "adaptive"}
                     shown = ", ".join(f"{k}: {v:.4g}" for k, v in first.items())
-                    print(f"{name} {title}{' with labels' if labelled else ''} {seed}: {shown} ({seconds:.0f} s)", flush=True)
+                    print(
+                        f"{name} {title}{' with labels' if labelled else ''} {seed}: {shown} ({seconds:.0f} s)",
+                        flush=True,
+                    )
         keep(f"quality-{name}", found)
 
 
