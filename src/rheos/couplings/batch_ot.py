@@ -18,7 +18,6 @@ of centred data and noise for the sake of rounding. How the assignment is found 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
@@ -36,6 +35,7 @@ from .assignment.partition import partition
 from .assignment.reduced import Enough, proved, reduced
 from .assignment.simplex import simplex
 from .ignored import warn_ignored
+from .sides import require_finite, require_one_device
 
 SMALL = 256
 """Rows up to which augmenting paths on all pairs are the quickest."""
@@ -123,8 +123,7 @@ class _Batch(NamedTuple):
     def of(x0: Tensor, x1: Tensor, wide: bool) -> _Batch:
         dtype = torch.float64 if wide or torch.float64 in (x0.dtype, x1.dtype) else torch.float32
         noise, data = (x.detach().reshape(x.shape[0], -1).to(dtype) for x in (x0, x1))
-        if not math.isfinite(torch.linalg.vector_norm(noise) * torch.linalg.vector_norm(data)):
-            raise InputError("a distance between noise and data is not finite; look for NaN or infinity in the data.")
+        require_finite(noise, data)
         return _Batch(noise, data, noise - noise.mean(0), data - data.mean(0))
 
     @property
@@ -220,8 +219,7 @@ def _check(x0: Tensor, x1: Tensor, given: Tensor | None) -> None:
         raise ShapeError(f"noise and data must have one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}.")
     if x0.numel() == 0 or x0.dim() == 0:
         raise ShapeError(f"a batch has at least one row of at least one number, got the shape {tuple(x0.shape)}.")
-    if x0.device != x1.device:
-        raise InputError(f"noise and data must be on one device, got {x0.device} and {x1.device}.")
+    require_one_device(x0, x1)
     if given is None:
         return
     if given.shape != x0.shape[:1]:

@@ -28,10 +28,20 @@ def sides(x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
             f"noise (n, ...) and data (m, ...) are of one shape a row and have at least one row each, got "
             f"{tuple(x0.shape)} and {tuple(x1.shape)}."
         )
+    require_one_device(x0, x1)
+    x, y = rows_of(x0), rows_of(x1)
+    require_finite(x, y)
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype), y.to(dtype)
+
+
+def require_one_device(x0: Tensor, x1: Tensor) -> None:
+    """Raise :class:`InputError` for noise and data on two devices."""
     if x0.device != x1.device:
         raise InputError(f"noise and data must be on one device, got {x0.device} and {x1.device}.")
-    x, y = rows_of(x0), rows_of(x1)
-    dtype = torch.promote_types(x.dtype, y.dtype)
-    if not math.isfinite(torch.linalg.vector_norm(x) * torch.linalg.vector_norm(y)):
+
+
+def require_finite(noise: Tensor, data: Tensor) -> None:
+    """Raise :class:`InputError` where a distance between noise and data, as rows, is not finite."""
+    if not math.isfinite(torch.linalg.vector_norm(noise) * torch.linalg.vector_norm(data)):
         raise InputError("a distance between noise and data is not finite; look for NaN or infinity in the data.")
-    return x.to(dtype), y.to(dtype)
