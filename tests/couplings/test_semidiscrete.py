@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import pytest
@@ -13,34 +12,12 @@ from scipy.stats import norm
 from torch import Tensor
 
 from rheos.core import Rng
-from rheos.couplings.semidiscrete import Semidiscrete
 from rheos.couplings.semidiscrete.ascent import gap, smooth, starts
 from rheos.couplings.semidiscrete.dense import Dense
 from rheos.couplings.semidiscrete.measure import chi_squared, visited
 from rheos.couplings.semidiscrete.tree import Tree
 from rheos.data import moons
-
-
-def fit(data: Tensor, seed: int = 0, **options: Any) -> Semidiscrete:
-    """A coupling fitted to its target."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return Semidiscrete(**options).fit(data, None, Rng(seed))
-
-
-def noise(count: int, *shape: int, seed: int = 9, dtype: torch.dtype = torch.float32) -> Tensor:
-    return Rng(seed).rows(torch.arange(count)).normal(*shape, dtype=dtype)
-
-
-def images(count: int, d: int, seed: int = 0) -> Tensor:
-    """Points like images: clusters, and variances that fall off fast from axis to axis."""
-    rng = Rng(seed)
-    scale = 8.0 / (1 + torch.arange(d)) ** 0.9
-    centres = rng.fold(0).normal(20, d) * scale
-    kind = (rng.fold(1).uniform(count) * 20).long()
-    size = 0.5 + rng.fold(2).uniform(count, 1)
-    turned = torch.linalg.qr(rng.fold(3).normal(d, d)).Q
-    return (centres[kind] + size * rng.fold(4).normal(count, d) * scale) @ turned + 0.3
+from support.clouds import fit, images, noise
 
 
 def masses(points: Tensor, potentials: Tensor) -> Tensor:

@@ -13,21 +13,7 @@ from rheos.couplings.semidiscrete.dense import Dense
 from rheos.couplings.semidiscrete.pruned import MARGIN, Pruned
 from rheos.couplings.semidiscrete.tree import Tree
 from rheos.objectives.sources import Normal
-
-
-def noise(count: int, *shape: int, seed: int = 9, dtype: torch.dtype = torch.float32) -> Tensor:
-    return Rng(seed).rows(torch.arange(count)).normal(*shape, dtype=dtype)
-
-
-def images(count: int, d: int, seed: int = 0) -> Tensor:
-    """Points like images: clusters, and variances that fall off fast from axis to axis."""
-    rng = Rng(seed)
-    scale = 8.0 / (1 + torch.arange(d)) ** 0.9
-    centres = rng.fold(0).normal(20, d) * scale
-    kind = (rng.fold(1).uniform(count) * 20).long()
-    size = 0.5 + rng.fold(2).uniform(count, 1)
-    turned = torch.linalg.qr(rng.fold(3).normal(d, d)).Q
-    return (centres[kind] + size * rng.fold(4).normal(count, d) * scale) @ turned + 0.3
+from support.clouds import images, noise
 
 
 def nearest(points: Tensor, h: Tensor, x0: Tensor) -> Tensor:

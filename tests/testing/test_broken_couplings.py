@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,11 +16,7 @@ from rheos import testing
 from rheos.core import CheckpointError, InputError, Pairs, Rng
 from rheos.couplings import BatchOT, Independent
 from rheos.testing.coupling import check_same_law
-
-
-def fails(law: str, check: Callable[[], None]) -> None:
-    with pytest.raises(AssertionError, match=law):
-        check()
+from support.laws import fails
 
 
 @dataclass(frozen=True)

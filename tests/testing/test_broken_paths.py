@@ -15,13 +15,9 @@ from rheos.core import PathSample, Rng, expand
 from rheos.dynamics import Diffusion, Flow
 from rheos.paths import Affine
 from rheos.schedules import Cosine, Schedule
+from support.laws import fails
 
 X = Rng(1).normal(4, 3, dtype=torch.float64)
-
-
-def fails(law: str, check: Callable[[], None]) -> None:
-    with pytest.raises(AssertionError, match=law):
-        check()
 
 
 # Schedules.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +19,9 @@ from rheos.guidance import ClassifierFree
 from rheos.objectives import Matching
 from rheos.schedules import Linear
 from rheos.solvers import RK4, AdamsBashforth, Dopri5, Euler, Heun, Midpoint
+from support.laws import fails
 
 X = Rng(1).normal(4, 3, dtype=torch.float64)
-
-
-def fails(law: str, check: Callable[[], None]) -> None:
-    with pytest.raises(AssertionError, match=law):
-        check()
 
 
 # Solvers.
