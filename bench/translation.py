@@ -47,7 +47,7 @@ def opened() -> dict[str, Tensor]:
 def trained(start: Tensor, end: Tensor, coupling: Coupling[Any], steps: int, seed: int) -> tuple[Any, Any]:
     """The averaged network and its objective."""
     with networks.seeded(seed):
-        network = networks.UNet(1, 32, (1, 2), 1, patch=2)
+        network = networks.UNet(1, 16, (1, 2), 1, patch=2)
     objective = Matching(coupling=coupling, source=Samples(start), times=Uniform(stratified=True))
     settings = Training(
         steps=steps, batch=64, snapshots=0, sample_every=0, checkpoint_every=steps, channels_last=True, pairs=1024

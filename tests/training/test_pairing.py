@@ -72,6 +72,7 @@ def test_who_joins_and_when_it_stops_changes_nothing(
     whole = train(tmp_path / "whole", couplers=1, decay="constant", warmup=0.1 * 13 / 24, **given)
     late = train(tmp_path / "cut", couplers=1, decay="constant", warmup=0.1 * 13 / 24, **given)
     assert late.step == whole.step == 24
+    assert torch.equal(weights(late.network), weights(whole.network))
     independent = train(tmp_path / "independent", dataset=PLAIN)
     assert float((weights(independent.network) - weights(here.network)).abs().max()) > 1e-4
 
