@@ -114,6 +114,37 @@ def test_a_coupling_of_the_whole_dataset_gives_each_noise_its_datum() -> None:
     x0 = noise(draw, rows)
     assert draw.index.tolist() == (3 * x0[:, 0].abs().long().clamp(max=7) + base.index % 3).tolist()
     assert order.portable
+    some = torch.tensor([4, 1])
+    assert torch.equal(order(5, some).index, draw.index[some])
+    assert torch.equal(order.block(5, 0).index, draw.index)
+    assert len(order(5, rows[:0]).index) == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_joins_only_the_rows_it_reads_where_each_is_joined_by_itself(workers: int) -> None:
+    asked: list[int] = []
+
+    class Counted(Nearest):
+        def assign(self, x0: Tensor, cond: Any = None) -> Tensor:
+            asked.append(len(x0))
+            return super().assign(x0, cond)
+
+    order, plain = (coupled(coupling=kind(), states=States(DATA)) for kind in (Counted, Nearest))
+    # Batches of 4 rows for two processes, the second of which this is; blocks of 6 rows.
+    ahead = Ahead(order, 5, 0, workers, lambda rows: rows % 4 // 2 == 1)
+    mine = torch.tensor([2, 3, 6, 7, 10, 11])
+    assert torch.equal(ahead(5, mine).index, plain(5, mine).index)
+    assert torch.equal(ahead(5, mine).key, plain(5, mine).key)
+    assert asked == ([] if workers else [2, 4])
+    # Others' rows are joined when they are asked for after all, beside own ones too.
+    some = torch.arange(5, 9)
+    assert torch.equal(ahead(5, some).index, plain(5, some).index)
+    assert torch.equal(ahead(5, some).key, plain(5, some).key)
+    ahead.close()
+    # Rows that are joined with one another are computed whole, whoever reads them.
+    together, rows = Ahead(coupled(), 5, 0, workers, lambda rows: rows % 4 // 2 == 1), torch.arange(12)
+    assert torch.equal(together(5, rows).index, coupled()(5, rows).index)
+    together.close()
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rheos import objectives
 from rheos.core import Rng
-from rheos.data import Shuffled, Tensors
+from rheos.data import Coupled, Shuffled, States, Tensors
 from rheos.training import Feed, Training, feed
 
 CPU = torch.device("cpu")
@@ -23,8 +23,8 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def read(data: Tensors, numbers: dict[str, Any], start: int = 0, **given: Any) -> list[dict[str, Tensor]]:
     """The parts of each step, joined."""
     settings = Training(**numbers)
-    place = {k: given.pop(k) for k in ("rank", "world", "read") if k in given}
-    source = Feed(data, Shuffled(len(data)), objectives.Matching(), settings, 3, CPU, **place)
+    order = given.pop("order", Shuffled(len(data)))
+    source = Feed(data, order, objectives.Matching(), settings, 3, CPU, **given)
     steps = []
     for parts in source.steps(start):
         assert len(parts) == settings.accumulate
@@ -70,6 +70,35 @@ def test_processes_share_a_batch(data: Tensors, numbers: dict[str, Any]) -> None
     for whole, a, b in zip(plain, first, second, strict=True):
         for name, value in whole.items():
             torch.testing.assert_close(torch.cat([a[name], b[name]]), value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_joins_the_rows_that_it_reads(data: Tensors, numbers: dict[str, Any], workers: int) -> None:
+    joined: list[int] = []
+
+    class Nearest:
+        """A coupling of the whole dataset."""
+
+        independent = False
+        fitted = True
+
+        def assign(self, x0: Tensor, cond: Any = None) -> Tensor:
+            joined.append(len(x0))
+            return (x0[:, :1] - data.x[:, 0]).abs().argmin(1)
+
+        def tensors(self) -> dict[str, Tensor]:
+            return {}
+
+    coupling: Any = Nearest()
+    order = Coupled(Shuffled(len(data)), objectives.Matching(), coupling, States(data), pairs=40)
+    numbers = {**numbers, "steps": 40, "couplers": 0, "workers": workers}
+    plain = read(data, numbers, order=order)
+    assert sum(joined) == 40 * 8
+    joined.clear()
+    second = read(data, numbers, order=order, rank=1, world=2)
+    assert sum(joined) == 40 * 4
+    for whole, part in zip(plain, second, strict=True):
+        assert torch.equal(part["x1"], whole["x1"][4:])
 
 
 def test_conditions_are_dropped_at_the_rate_asked_for(data: Tensors, numbers: dict[str, Any]) -> None:

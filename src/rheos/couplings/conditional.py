@@ -244,7 +244,7 @@ def parted(cond: Cond, rows: Tensor) -> tuple[Tensor, Tensor | None]:
     for value in cond.values() if isinstance(cond, Mapping) else [cond]:
         if value.dim() == 0 or len(value) != count:
             raise ShapeError(f"there are {count} rows, but a condition of shape {tuple(value.shape)}; give one a row.")
-        flat = value.detach().to(rows.device).reshape(count, -1)
+        flat = value.detach().to(rows.device).reshape(count, math.prod(value.shape[1:]))
         if not flat.is_floating_point():
             exact.append(flat.to(torch.int64))
             continue

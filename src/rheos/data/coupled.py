@@ -93,15 +93,26 @@ class Coupled(Blocks):
     def portable(self) -> bool:
         return not fits(self.coupling) or all(v.device.type == "cpu" for v in self.coupling.tensors().values())
 
+    @property
+    def alone(self) -> bool:
+        return fits(self.coupling)
+
+    def __call__(self, seed: int, rows: Tensor) -> Draw:
+        return self._joined(seed, rows, None) if self.alone else super().__call__(seed, rows)
+
     def block(self, seed: int, number: int) -> Draw:
         rows = torch.arange(number * self.pairs, (number + 1) * self.pairs)
+        return self._joined(seed, rows, Rng(seed).fold(Stream.COUPLING).fold(number))
+
+    def _joined(self, seed: int, rows: Tensor, rng: Rng | None) -> Draw:
+        """The rows joined together, or each by itself, which takes no rng."""
         draw = self.order(seed, rows)
         x1, cond = self.states.take(draw.index, draw.key)
         x0, _ = self.objective.draw(Rng(draw.key, rows), x1)
         if fits(self.coupling):
             # Each noise is joined within the condition of the datum it arrived with, of which it knows nothing.
             return Draw(self.coupling.assign(x0, cond), draw.key)
-        pairs = self.coupling(x0, x1, cond, Rng(seed).fold(Stream.COUPLING).fold(number))
+        pairs = self.coupling(x0, x1, cond, rng)
         return Draw(draw.index[_partner(pairs.i, pairs.j)], draw.key)
 
 

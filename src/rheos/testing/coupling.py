@@ -249,7 +249,8 @@ def _check_alone(fitted: DatasetCoupling[Tensor], given: _Given, data: Tensor) -
     require(whole.dtype == torch.int64 and whole.shape == (len(noise),), "assign gives one datum a noise, in int64.")
     pairs = given.join(fitted, noise, data)
     require(torch.equal(whole[pairs.i], pairs.j), "a call joins each noise with the datum that assign gives it.")
-    for part in torch.arange(len(noise), device=noise.device).split(given.rows - 1 or 1):
+    rows = torch.arange(len(noise), device=noise.device)
+    for part in (rows[:0], *rows.split(given.rows - 1 or 1)):
         alone = fitted.assign(noise[part], None if cond is None else cond[part])
         require(torch.equal(alone, whole[part]), "a noise finds its datum by itself, whatever stands beside it.")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, final
 
 import torch
@@ -83,7 +84,8 @@ class Feed:
         s, share = self.settings, self.settings.share(self.world)
         order = self.order
         if isinstance(order, Blocks):
-            order = Ahead(order, self.seed, start * s.batch, s.couplers)
+            reads = partial(_reads, batch=s.batch, share=share, rank=self.rank)
+            order = Ahead(order, self.seed, start * s.batch, s.couplers, reads)
         batches = Batches(
             self.dataset, order, self.seed, s.batch, start, s.steps, self.rank, self.world, workers=s.workers
         )
@@ -159,6 +161,11 @@ class Feed:
         if self.settings.channels_last and isinstance(value, Tensor) and value.dim() == 4:
             return value.contiguous(memory_format=torch.channels_last)
         return value
+
+
+def _reads(rows: Tensor, batch: int, share: int, rank: int) -> Tensor:
+    """Whether a process reads each of the global rows."""
+    return rows % batch // share == rank
 
 
 def _fixed(tree: Any) -> bool:
