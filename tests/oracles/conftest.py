@@ -54,6 +54,12 @@ def meta_solver() -> ModuleType:
     return _peer("flow_matching.solver")
 
 
+@pytest.fixture(scope="session")
+def diffusers() -> ModuleType:
+    """diffusers (Apache 2.0): its schedulers."""
+    return _peer("diffusers")
+
+
 @pytest.fixture
 def rng() -> Rng:
     return Rng(2024)

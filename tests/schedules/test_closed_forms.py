@@ -11,7 +11,7 @@ from scipy import integrate
 
 from rheos import testing
 from rheos.core import InputError
-from rheos.schedules import Cosine, Linear, Polynomial, Schedule, VarianceExploding, VariancePreserving
+from rheos.schedules import EDM, Cosine, Linear, Polynomial, Schedule, VarianceExploding, VariancePreserving
 
 
 def preserving(low: float, high: float) -> Callable[[float], tuple[float, float]]:
@@ -38,6 +38,7 @@ CURVES: list[tuple[Schedule, Callable[[float], tuple[float, float]]]] = [
     (VariancePreserving(3.0, 3.0), preserving(3.0, 3.0)),
     (VarianceExploding(), exploding(0.01, 50.0)),
     (VarianceExploding(0.1, 2.0), exploding(0.1, 2.0)),
+    (EDM(), lambda t: (1.0, 80 * (1 - t))),
 ]
 SCHEDULES = [schedule for schedule, _ in CURVES]
 TIMES = torch.tensor([0.013, 0.25, 0.5, 0.77, 0.96], dtype=torch.float64)

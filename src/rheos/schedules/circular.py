@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import final
 
@@ -36,14 +37,39 @@ class Cosine(Schedule):
         return torch.atan2(alpha, sigma) * (2 / math.pi)
 
 
+@dataclass(frozen=True)
+class Damped(Schedule):
+    """``alpha = exp(L), sigma**2 = 1 - alpha**2`` for an L that rises to 0 at t = 1. There sigma falls like a square
+    root, so the derivative is infinite and a velocity cannot be predicted; predict noise, data, score or v. To add one,
+    write ``log_alpha``."""
+
+    @abstractmethod
+    def log_alpha(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """L and its derivative, both of the shape of ``t``."""
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        log_alpha, _ = self.log_alpha(t)
+        # Not -expm1: a sigma of -0 at t = 1 would turn round what is divided by it.
+        return log_alpha.exp(), (0.0 - torch.expm1(2 * log_alpha)).sqrt()
+
+    def derivative(self, t: Tensor) -> tuple[Number, Number]:
+        frame = self.frame(t)
+        return frame.d_alpha, frame.d_sigma
+
+    def frame(self, t: Tensor) -> Frame:
+        alpha, sigma = self(t)
+        d_alpha = alpha * self.log_alpha(t)[1]
+        speed = d_alpha / sigma
+        return Frame(alpha, sigma, d_alpha, -alpha * speed, sigma, -alpha, speed, d_alpha)
+
+
 @final
 @dataclass(frozen=True)
-class VariancePreserving(Schedule):
+class VariancePreserving(Damped):
     """The variance-preserving diffusion with linear beta (Song et al. 2021), run from noise to data.
 
     With ``tau = 1 - t``: ``log alpha = -(beta_max - beta_min)*tau**2/4 - beta_min*tau/2``, ``sigma**2 = 1 - alpha**2``.
-    ``alpha(0)`` is small but not 0 (0.0066 at the defaults). At t = 1 sigma falls like a square root, so the
-    derivative is infinite there and a velocity cannot be predicted; predict noise, data, score or v.
+    ``alpha(0)`` is small but not 0 (0.0066 at the defaults).
 
     Args:
         beta_min: noise rate at the data end.
@@ -57,20 +83,9 @@ class VariancePreserving(Schedule):
         if not 0 < self.beta_min <= self.beta_max:
             raise InputError(f"0 < beta_min <= beta_max is needed, got {self.beta_min} and {self.beta_max}.")
 
-    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        log_alpha = self._log_alpha(t)
-        return log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
-
-    def derivative(self, t: Tensor) -> tuple[Number, Number]:
-        alpha, sigma = self(t)
-        d_alpha = alpha * self._half_beta(t)
-        return d_alpha, -alpha * d_alpha / sigma
-
-    def frame(self, t: Tensor) -> Frame:
-        alpha, sigma = self(t)
-        d_alpha = alpha * self._half_beta(t)
-        speed = d_alpha / sigma
-        return Frame(alpha, sigma, d_alpha, -alpha * speed, sigma, -alpha, speed, d_alpha)
+    def log_alpha(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        tau, spread = 1 - t, self.beta_max - self.beta_min
+        return -tau * (0.25 * spread * tau + 0.5 * self.beta_min), 0.5 * (self.beta_min + spread * tau)
 
     def time_of(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         # log(alpha) on the circle, then the root of a quadratic in tau, in the form without cancellation. A ratio below
@@ -79,10 +94,3 @@ class VariancePreserving(Schedule):
         log_alpha = (-0.5 * torch.log1p((sigma / alpha) ** 2)).clamp(min=-0.25 * (self.beta_max + self.beta_min))
         root = (self.beta_min**2 - 4 * spread * log_alpha).sqrt()
         return (1 + 4 * log_alpha / (self.beta_min + root)).clamp(0, 1)
-
-    def _log_alpha(self, t: Tensor) -> Tensor:
-        tau = 1 - t
-        return -tau * (0.25 * (self.beta_max - self.beta_min) * tau + 0.5 * self.beta_min)
-
-    def _half_beta(self, t: Tensor) -> Tensor:
-        return 0.5 * (self.beta_min + (self.beta_max - self.beta_min) * (1 - t))

@@ -1,4 +1,4 @@
-"""The schedule that leaves the data alone and adds ever more noise."""
+"""Schedules that leave the data alone and add ever more noise."""
 
 from __future__ import annotations
 
@@ -46,3 +46,30 @@ class VarianceExploding(Schedule):
     @property
     def _fall(self) -> float:
         return math.log(self.sigma_max / self.sigma_min)
+
+
+@final
+@dataclass(frozen=True)
+class EDM(Schedule):
+    """``alpha = 1, sigma = sigma_max*(1 - t)``: the curve of Karras et al. 2022, whose time is the noise level itself,
+    from noise to data. The data are reached, but not quite drowned (alpha(0) = 1).
+    """
+
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_max < math.inf:
+            raise InputError(f"sigma_max must be positive and finite, got {self.sigma_max}.")
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(t), self.sigma_max * (1 - t)
+
+    def derivative(self, t: Tensor) -> tuple[Number, Number]:
+        return 0.0, -self.sigma_max
+
+    def frame(self, t: Tensor) -> Frame:
+        alpha, sigma = self(t)
+        return Frame(alpha, sigma, 0.0, -self.sigma_max, 0.0, -1.0, self.sigma_max, self.sigma_max * sigma)
+
+    def time_of(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return (1 - sigma / (alpha * self.sigma_max)).clamp(0, 1)

@@ -5,6 +5,7 @@ from ..core.protocols import Solver, Step
 from . import grids
 from .adams_bashforth import AdamsBashforth
 from .base import FixedStep
+from .churn import Churn
 from .dopri5 import Dopri5
 from .dpm_solver import DPMSolver
 from .euler import Euler
@@ -19,6 +20,7 @@ from .unipc import UniPC
 __all__ = [
     "RK4",
     "AdamsBashforth",
+    "Churn",
     "DPMSolver",
     "Dopri5",
     "Euler",

@@ -7,9 +7,11 @@ from typing import final
 
 from torch import Tensor
 
+from ..core.errors import InputError
 from ..core.protocols import Dynamics, Step
 from ..core.rng import Rng
 from ..core.tree import combine
+from ..dynamics import Ancestral
 from ..paths import Affine
 from .exponential import Ladder, require_flow
 from .multistep import Multistep, Past
@@ -18,10 +20,11 @@ from .multistep import Multistep, Past
 @final
 @dataclass(frozen=True)
 class DPMSolver(Multistep[Tensor]):
-    """DPM-Solver++ multistep, one evaluation a step, for a :class:`Flow` on an affine path.
+    """DPM-Solver++ multistep, one evaluation a step, for a :class:`Flow` or an :class:`Ancestral` on an affine path.
 
     Order 1 is DDIM, which on the linear path is Euler. Order 2 is the paper's 2M. Order 3 integrates the quadratic
-    through three data predictions exactly.
+    through three data predictions exactly. On an ancestral dynamics order 1 is that of Euler's rule, DDPM for eta = 1,
+    and order 2 the paper's SDE-DPM-Solver++(2M).
 
     The order is lowered to 1 in the first step, and in steps from alpha = 0 or to sigma = 0, where the log
     signal-to-noise ratio is infinite; to what the remaining nodes allow in the steps after. From a single state it
@@ -39,7 +42,10 @@ class DPMSolver(Multistep[Tensor]):
         self.check_order(3)
 
     def table(self, dynamics: Dynamics[Tensor], grid: Tensor) -> list[list[float]]:
-        """Columns: velocity and state in the data; state, velocity and earlier data in the effective rate."""
+        """Columns: velocity and state in the data; state, velocity and earlier data in the effective rate. On an
+        ancestral dynamics, whose rate is the data: the data, the latest first."""
+        if isinstance(dynamics, Ancestral):
+            return self._extrapolated(dynamics, grid)
         require_flow(self, dynamics)
         ladder = Ladder.of(self.path, dynamics, grid)
         table = [[0.0] * (4 + self.kept) for _ in ladder.times[1:]]
@@ -65,7 +71,27 @@ class DPMSolver(Multistep[Tensor]):
         rng: Rng | None = None,
     ) -> Step[Tensor]:
         memory, row = self.row(memory)
-        velocity = dynamics.rate(x, t, s)
-        rate = combine(row[2:], (x, velocity, *memory.values))
-        values = (combine(row[:2], (velocity, x)), *memory.values)[: self.kept] if self.kept else ()
+        found = dynamics.rate(x, t, s)
+        if isinstance(dynamics, Ancestral):
+            data, rate = found, combine(row, (found, *memory.values))
+        else:
+            data, rate = combine(row[:2], (found, x)), combine(row[2:], (x, found, *memory.values))
+        values = (data, *memory.values)[: self.kept] if self.kept else ()
         return Step(dynamics.move(x, rate, t, s, rng), s, Past(memory.table, memory.place + 1, values))
+
+    def _extrapolated(self, dynamics: Ancestral, grid: Tensor) -> list[list[float]]:
+        if dynamics.path != self.path:
+            raise InputError(f"this solver is for {self.path}, and the dynamics is on {dynamics.path}; give both one.")
+        if self.order > 2 and dynamics.eta:
+            raise InputError(f"DPMSolver of order {self.order} draws no noise; take order 2, or eta = 0.")
+        ladder = Ladder.of(self.path, dynamics, grid)
+        table = [[0.0] * self.order for _ in ladder.times[1:]]
+        for n, row in enumerate(table):
+            nodes = ladder.predictor(n, self.order)
+            weights = ladder.weights(n, n + 1, nodes)
+            # The weight of the data in DDIM's step, to which the weights above are added.
+            whole = ladder.alpha[n + 1] - ladder.alpha[n] * ladder.sigma[n + 1] / ladder.sigma[n]
+            row[0] = 1.0
+            for j, weight in zip(nodes, weights, strict=True):
+                row[n - j] += weight / whole
+        return table
