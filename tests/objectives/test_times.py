@@ -13,7 +13,8 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from rheos.core import InputError, Rng, ShapeError
-from rheos.objectives.times import LogitNormal, Mode, Shifted, Times, Uniform
+from rheos.objectives.times import LogitNormal, Mode, Shifted, Steps, Times, Uniform
+from rheos.schedules import CosineBetas, Discrete
 
 COUNT = 20_000
 
@@ -149,3 +150,18 @@ def test_a_density_of_ones_own_is_a_quantile_function() -> None:
     assert stats.kstest(Late()(Rng(1).rows(torch.arange(4000))).double().numpy() ** 2, "uniform").pvalue > 1e-3
     with pytest.raises(TypeError):
         Times()  # pyright: ignore[reportAbstractUsage]
+
+
+def test_steps_are_those_of_a_discrete_diffusion() -> None:
+    schedule = Discrete(CosineBetas(20))
+    found = Steps(count=20)(Rng(1).rows(torch.arange(COUNT)))
+    k = schedule.step(found.double()).round().long()
+    torch.testing.assert_close(found.double(), schedule.time(k), rtol=0, atol=1e-6)
+    counts = torch.bincount(k, minlength=20)
+    assert len(counts) == 20
+    assert float((counts - COUNT / 20).abs().max()) < 5 * (COUNT / 20 * 0.95) ** 0.5
+    even = torch.bincount(schedule.step(Steps(True, 20)(Rng(1).rows(torch.arange(COUNT))).double()).round().long())
+    assert float((even - COUNT / 20).abs().max()) <= 5
+    assert Steps(count=20).warp(torch.tensor([1.0])).tolist() == pytest.approx([0.95])
+    with pytest.raises(InputError, match="at least one step, got 0"):
+        Steps(count=0)

@@ -8,9 +8,10 @@ from .matching import Matching
 from .simulated import SimulatedLikelihood
 from .snapshots import Snapshots, trajectories
 from .sources import Normal, Samples
-from .weights import MinSNR, VelocityWeight
+from .weights import EDMWeight, MinSNR, VelocityWeight
 
 __all__ = [
+    "EDMWeight",
     "KineticEnergy",
     "LearnedMatching",
     "Matching",

@@ -20,7 +20,7 @@ from ..core.protocols import Coupling, Loss, Model, Quantity, Source
 from ..core.rng import Rng, Stream
 from ..couplings import Independent
 from ..dynamics import Flow
-from ..paths import QUANTITIES, Affine, as_velocity
+from ..paths import QUANTITIES, Affine, Preconditioned, as_velocity
 from .losses import Distance, Squared
 from .rows import drawn
 from .sources import Normal
@@ -41,9 +41,12 @@ class Matching:
         times: the density of training times.
         loss: the distance between prediction and target.
         source: what stands at t = 0.
+        data_std: the standard deviation of the data over all entries: then the network is
+            :class:`~rheos.paths.Preconditioned` for it, which takes ``predict="data"``; as it is when left out.
 
     Raises:
-        InputError: when a velocity is to be predicted on a schedule whose derivative is infinite.
+        InputError: when a velocity is to be predicted on a schedule whose derivative is infinite, or a preconditioned
+            network is asked for something else than data.
     """
 
     path: Affine = Affine()
@@ -53,6 +56,7 @@ class Matching:
     times: Times = Uniform()
     loss: Distance = Squared()
     source: Source[Tensor] = Normal()
+    data_std: float | None = None
     learned: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,6 +66,11 @@ class Matching:
             raise InputError(
                 f"the velocity of {self.path.schedule} is infinite at an end, so no network can predict it; "
                 'predict "noise", "data" or "v", or take another schedule.'
+            )
+        if self.data_std is not None and not (self.data_std > 0 and self.predict == "data"):
+            raise InputError(
+                "a preconditioned network is one that predicts data of a positive standard deviation; got data_std = "
+                f"{self.data_std} and predict = {self.predict!r}."
             )
         if self.predict == "score" and not self.coupling.independent:
             raise UndeterminedError(
@@ -94,6 +103,7 @@ class Matching:
         x0, x1, cond, t = drawn(self, x1, cond, rng, x0, t)
         sample = self.path.sample(x0, x1, t)
         target = sample.target if self.predict == "velocity" else self.path.target(self.predict, x0, x1, t)
+        model = self._scaled(model)
         prediction = model(sample.x, t) if cond is None else model(sample.x, t, cond)
         if prediction.shape != target.shape:
             raise ShapeError(
@@ -114,4 +124,7 @@ class Matching:
         """The flow of the velocity that the trained network stands for."""
         known = None if self.predict == "velocity" else lambda t: self.path.determined(t, self.predict)
         gaussian = self.coupling.independent and isinstance(self.source, Normal)
-        return Flow(as_velocity(network, self.path, self.predict), gaussian, known)
+        return Flow(as_velocity(self._scaled(network), self.path, self.predict), gaussian, known)
+
+    def _scaled(self, network: Model) -> Model:
+        return network if self.data_std is None else Preconditioned(network, self.path, self.data_std)

@@ -108,3 +108,19 @@ class Shifted(Times):
 
     def warp(self, u: Tensor) -> Tensor:
         return u / (u + self.shift * (1 - u))
+
+
+@final
+@dataclass(frozen=True)
+class Steps(Times):
+    """The K steps of a discrete diffusion model alike, step k at ``t = 1 - (k + 1)/K`` (Ho et al. 2020); see
+    :class:`rheos.schedules.Discrete`."""
+
+    count: int = 1000
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or self.count < 1:
+            raise InputError(f"a discrete diffusion has at least one step, got {self.count!r}.")
+
+    def warp(self, u: Tensor) -> Tensor:
+        return (u * self.count).floor().clamp(max=self.count - 1) / self.count

@@ -63,6 +63,24 @@ class VelocityWeight:
         return torch.nan_to_num(gain.square(), nan=self.ceiling, posinf=self.ceiling).clamp(max=self.ceiling)
 
 
+@final
+@dataclass(frozen=True)
+class EDMWeight:
+    """The loss on data weighted by ``(alpha**2*s**2 + sigma**2)/(sigma*s)**2``, whatever is predicted, for data of
+    standard deviation s: for a preconditioned network the plain loss on its own output (Karras et al. 2022)."""
+
+    data_std: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.data_std > 0:
+            raise InputError(f"the standard deviation of the data must be positive, got {self.data_std}.")
+
+    def __call__(self, path: Affine, t: Tensor, predict: Quantity) -> Tensor:
+        alpha, sigma = path.schedule(t)
+        gain = (alpha.square() * self.data_std**2 + sigma.square()).sqrt() / self.data_std
+        return (gain * _relative_error(path, t, predict)).square()
+
+
 def data_error(path: Affine, t: Tensor, predict: Quantity) -> Tensor:
     """The size of the error in the data that an error of 1 in the predicted quantity makes, (B,)."""
     if predict == "data":

@@ -4,7 +4,7 @@ from .affine import QUANTITIES, Affine
 from .bridge import Bridge, BridgeVelocity
 from .learned import Correction, LearnedInterpolant
 from .metric import LAND, RBF
-from .prediction import AsVelocity, Rescheduled, as_velocity
+from .prediction import AsVelocity, Preconditioned, Rescheduled, as_velocity
 from .spline import Chain, Curve, Spline
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Correction",
     "Curve",
     "LearnedInterpolant",
+    "Preconditioned",
     "Rescheduled",
     "Spline",
     "as_velocity",

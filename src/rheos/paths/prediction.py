@@ -33,6 +33,40 @@ class AsVelocity:
         return replace(self, network=over(self.network, wrap))
 
 
+@final
+@dataclass(frozen=True)
+class Preconditioned:
+    r"""A network as a data prediction whose input and output have unit variance at every noise level (Karras et al.
+    2022, EDM). For data of standard deviation s, on any affine path, with ``n = sqrt(alpha**2*s**2 + sigma**2)``,
+
+        data = alpha*s**2/n**2 * x + sigma*s/n * network(x/n, tau, cond),    tau = alpha/(alpha + sigma).
+
+    ``tau`` is the time at which straight lines have that signal-to-noise ratio, so that the network knows no path: it
+    may be trained on one and sampled on another.
+
+    Args:
+        network: ``network(x, t, cond)``, like ``x``.
+        path: where ``x`` and ``t`` are on.
+        data_std: s, over all entries of the data.
+    """
+
+    network: Model
+    path: Affine
+    data_std: float
+
+    def __call__(self, x: Tensor, t: Tensor, *cond: Any) -> Tensor:
+        alpha, sigma = self.path.schedule(as_time(t, x))
+        s = self.data_std
+        norm = (alpha.square() * s**2 + sigma.square()).sqrt()
+        inner, skip, outer = (
+            expand(c.to(x.dtype), x) for c in (1 / norm, alpha * s**2 / norm.square(), sigma * s / norm)
+        )
+        return skip * x + outer * self.network(inner * x, alpha / (alpha + sigma), *cond)
+
+    def over(self, wrap: Callable[[Model], Model]) -> Preconditioned:
+        return replace(self, network=over(self.network, wrap))
+
+
 def as_velocity(network: Model, path: Affine, predict: Quantity) -> Model:
     """The velocity that a network stands for. A network that predicts it is returned as it is."""
     return network if predict == "velocity" else AsVelocity(network, path, predict)
