@@ -106,7 +106,7 @@ def semidiscrete(result: Result) -> str:
         [
             "fit",
             f"{fit['seconds']:.0f} s",
-            f"{fit['threads']} threads, {fit['processor seconds']:.0f} processor seconds",
+            f"{fit['processor seconds']:.0f} processor seconds, threads: {fit['threads']}",
         ],
         ["memory of the process while fitting", f"{fit['peak resident MB']:,.0f} MB", f"data {fit['data MB']:,.0f} MB"],
         ["cost saved, over that of batch OT at 256", f"{cost['gain over that of batch OT']:.3f}", "1 is batch OT's"],
