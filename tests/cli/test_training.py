@@ -242,11 +242,28 @@ class TestParts:
     def test_every_part_at_once(self, rheos: Any, tmp_path: Path) -> None:
         run = tmp_path / "run"
         chosen = {"objective": "matching", "coupling": "stored-ot", "path": "vp", "predict": "noise"}
+        chosen |= {"solver": "unipc", "noise": "none"}
         words = {name: list(names)[-1] for name, names in TABLES.items()} | chosen
         named = [word for name, value in words.items() for word in (f"--{name}", value)]
         rheos.done("train", "toy", *rheos.small, *named, "--out", run)
         rheos.done("sample", run, "--n", 4)
         rheos.done("evaluate", run, "--n", 20)
+
+    def test_what_cannot_be_sampled_is_not_trained(self, rheos: Any, tmp_path: Path) -> None:
+        for words, said in (
+            (("--noise", "sde"), "a diffusion needs a score"),
+            (("--solver", "churn"), "fresh noise keeps the marginals only where it was Gaussian and independent"),
+        ):
+            assert said in rheos.refused("train", "toy", "--coupling", "ot", *words, "--out", tmp_path / "run")
+            assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("path", "predict", "noise"), [("ddpm", "noise", "ddpm"), ("ddpm-cosine", "v", "ddim"), ("edm", "data", "sde")]
+    )
+    def test_diffusion_models(self, rheos: Any, tmp_path: Path, path: str, predict: str, noise: str) -> None:
+        words = ("--path", path, "--predict", predict, "--times", "steps", "--noise", noise, "--solver", "euler")
+        rheos.done("train", "toy", *rheos.small, *words, "--out", tmp_path / "run")
+        rheos.done("sample", tmp_path / "run", "--n", 4, "--noise", "none", "--solver", "dpm")
 
     @pytest.mark.parametrize("objective", ["learned-schedule", "learned-path", "likelihood"])
     def test_every_objective(self, rheos: Any, tmp_path: Path, objective: str) -> None:

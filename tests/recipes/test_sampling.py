@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rheos import couplings, objectives, paths, schedules, solvers
 from rheos.core import InputError, Rng
 from rheos.data import Shuffled
+from rheos.dynamics import AncestralNoise
 from rheos.guidance import ClassifierFree
 from rheos.nn import MLP, seeded
 from rheos.recipes import Build, DataRef, Images, Kind, Recipe, Sampler, toy
@@ -314,3 +315,21 @@ def test_trajectories_are_those_that_samples_follow() -> None:
     assert found.kinetic_energy == pytest.approx(float(start.square().sum(1).mean()), rel=1e-3)
     assert found.length_excess == pytest.approx(0.5 / math.sin(0.5) - 1, abs=1e-3)
     assert Sampler(recipe, Turning(), seed=3, batch=7).trajectories(40) == found
+
+
+def test_noise_is_added_on_the_way_and_trajectories_are_followed_without() -> None:
+    with seeded(1):
+        network = Push(0.3)
+    plain = Sampler(recipe(evaluations=12), network)
+    noisy = Sampler(recipe(evaluations=12, noise=AncestralNoise()), network)
+    assert not torch.allclose(noisy.draw(5).states, plain.draw(5).states)
+    # Sample i is a function of (seed, i), the noise on its way included.
+    one_by_one = Sampler(recipe(evaluations=12, noise=AncestralNoise()), network, batch=2)
+    torch.testing.assert_close(one_by_one.draw(5).states, noisy.draw(5).states, rtol=0, atol=1e-6)
+    assert not torch.allclose(replace(noisy, seed=1).draw(5).states, noisy.draw(5).states)
+    assert noisy.trajectories(5) == plain.trajectories(5)
+    bridge = recipe(objective=objectives.SchroedingerBridge(0.5, couplings.Independent()), noise=AncestralNoise())
+    with pytest.raises(InputError, match="noise is added to a flow on an affine path, and SchroedingerBridge has none"):
+        Sampler(bridge, network).draw(2)
+    with pytest.raises(InputError, match="the noise of a recipe must be callable, got 3"):
+        recipe(noise=3)

@@ -26,7 +26,8 @@ def evaluate(args: argparse.Namespace) -> int:
     run = open_run(args)
     if args.n < 10:
         raise InputError(f"--n must be at least 10 samples to measure anything, got {args.n}.")
-    options = {key: getattr(args, key) for key in ("solver", "grid", "guidance") if getattr(args, key) is not None}
+    chosen = ("solver", "grid", "noise", "guidance")
+    options = {key: getattr(args, key) for key in chosen if getattr(args, key) is not None}
     recipe = with_source(with_sampling(run.recipe, options), "held_out")
     network = trained_network(run, args.device)
     splits = recipe.kind.open(recipe.data.path)

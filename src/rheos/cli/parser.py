@@ -158,6 +158,7 @@ def _sampling(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--solver", metavar="NAME", help=", ".join(TABLES["solver"]))
     add("--grid", metavar="NAME", help=", ".join(TABLES["grid"]))
+    add("--noise", metavar="NAME", help=", ".join(TABLES["noise"]))
     add("--guidance", type=float, metavar="X", help="classifier-free guidance; 1 is none")
     add("--seed", type=int, default=0, help="of the noise (default: 0)")
     add("--batch", type=int, default=500, help="samples carried together (default: 500)")

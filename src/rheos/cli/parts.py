@@ -15,9 +15,11 @@ from torch import nn
 
 from ..core import Guidance, InputError, Objective, Solver, nearest
 from ..couplings import BatchOT, Conditional, Independent, PairStore, Partial, Semidiscrete, Sinkhorn, Unbalanced
+from ..dynamics import AncestralNoise, DiffusionNoise
 from ..guidance import ClassifierFree, ZeroStar
 from ..nn import MLP, DiT, UNet
 from ..objectives import (
+    EDMWeight,
     LearnedMatching,
     Matching,
     MinSNR,
@@ -29,8 +31,19 @@ from ..objectives import (
 )
 from ..paths import QUANTITIES, Affine, Correction, LearnedInterpolant
 from ..recipes import Recipe, images, toy
-from ..schedules import Cosine, Learned, Linear, Polynomial, VarianceExploding, VariancePreserving
-from ..solvers import RK4, AdamsBashforth, Dopri5, DPMSolver, Euler, Heun, Midpoint, UniPC, grids
+from ..schedules import (
+    EDM,
+    Cosine,
+    CosineBetas,
+    Discrete,
+    Learned,
+    Linear,
+    LinearBetas,
+    Polynomial,
+    VarianceExploding,
+    VariancePreserving,
+)
+from ..solvers import RK4, AdamsBashforth, Churn, Dopri5, DPMSolver, Euler, Heun, Midpoint, UniPC, grids
 
 RECIPES: Mapping[str, Callable[..., Recipe]] = {"images": images, "toy": toy}
 
@@ -40,6 +53,9 @@ PATHS = {
     "polynomial": Affine(Polynomial()),
     "vp": Affine(VariancePreserving()),
     "ve": Affine(VarianceExploding()),
+    "ddpm": Affine(Discrete(LinearBetas())),
+    "ddpm-cosine": Affine(Discrete(CosineBetas())),
+    "edm": Affine(EDM()),
 }
 COUPLINGS = {
     "independent": Independent(),
@@ -63,8 +79,9 @@ TIMES = {
     "logit-normal": times.LogitNormal(),
     "mode": times.Mode(),
     "shifted": times.Shifted(),
+    "steps": times.Steps(),
 }
-WEIGHTS = {"none": None, "min-snr": MinSNR(), "velocity": VelocityWeight()}
+WEIGHTS = {"none": None, "min-snr": MinSNR(), "velocity": VelocityWeight(), "edm": EDMWeight()}
 LOSSES = {"squared": Squared(), "pseudo-huber": PseudoHuber()}
 NETWORKS: Mapping[str, type[nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
 SOLVERS: Mapping[str, Callable[[Affine], Solver]] = {
@@ -79,6 +96,14 @@ SOLVERS: Mapping[str, Callable[[Affine], Solver]] = {
     "ab4": lambda path: AdamsBashforth(4),
     "dpm": lambda path: DPMSolver(path),
     "unipc": lambda path: UniPC(path),
+    "churn": lambda path: Churn(path),
+}
+NOISES = {
+    "none": None,
+    "ddim": AncestralNoise(0.0),
+    "ddpm": AncestralNoise(),
+    "ddpm-wide": AncestralNoise(wide=True),
+    "sde": DiffusionNoise(),
 }
 GRIDS: Mapping[str, Callable[[Affine], grids.Grid]] = {
     "uniform": lambda path: grids.Uniform(),
@@ -105,6 +130,7 @@ TABLES: Mapping[str, Mapping[str, Any]] = {
     "net": NETWORKS,
     "solver": SOLVERS,
     "grid": GRIDS,
+    "noise": NOISES,
 }
 """Every part that can be named, and its names."""
 
@@ -235,7 +261,7 @@ def _with(objective: Any, chosen: Mapping[str, Any]) -> Any:
 
 
 def with_sampling(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
-    """The recipe with the solver, grid and guidance that were asked for.
+    """The recipe with the solver, grid, noise and guidance that were asked for.
 
     Raises:
         InputError: if there is no such part, or nothing to guide.
@@ -246,6 +272,8 @@ def with_sampling(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         changes["solver"] = part("solver", options["solver"])(path)
     if "grid" in options:
         changes["grid"] = part("grid", options["grid"])(path)
+    if "noise" in options:
+        changes["noise"] = part("noise", options["noise"])
     if "guidance" in options:
         changes["guidance"] = guidance_of(options["guidance"], options.get("zero_star", False))
     elif options.get("zero_star", False):

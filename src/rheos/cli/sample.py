@@ -26,7 +26,7 @@ def sample(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} must be at least 1, got {value}.")
-    chosen = ("solver", "grid", "guidance", "zero_star")
+    chosen = ("solver", "grid", "noise", "guidance", "zero_star")
     options = {key: getattr(args, key) for key in chosen if getattr(args, key) is not None}
     recipe = with_source(with_sampling(run.recipe, options), "held_out")
     labels = _labels(args.label, recipe.kind, args.n)

@@ -39,6 +39,9 @@ def train(args: argparse.Namespace) -> int:
     network = run.network()
     start = _start(run, network)
     settings = run.recipe.training
+    if new:
+        # What cannot be sampled is refused before it is trained.
+        Sampler(with_source(run.recipe, "held_out"), network, run.seed).draw(1)
     # Everything that can be refused has been; now the folder may be made.
     if new and _leads():
         run.create()

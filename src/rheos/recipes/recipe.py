@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..core import Guidance, InputError, Objective, Order, Rng, Solver
 from ..data import Dataset
+from ..dynamics import Noise
 from ..evaluation import Findings
 from ..nn import seeded
 from ..solvers.grids import Grid
@@ -168,6 +169,7 @@ class Recipe:
         guidance: how a condition is stressed; not at all when ``None``.
         training: how long and how fast.
         source: where the data at t = 0 came from, when a flow goes from data to data; noise stands there otherwise.
+        noise: how noise is added on the way of a sample; not at all when ``None``.
 
     Raises:
         InputError: if a part is not what its field says.
@@ -185,6 +187,7 @@ class Recipe:
     guidance: Guidance | None
     training: Training
     source: DataRef | None = None
+    noise: Noise | None = None
 
     def __post_init__(self) -> None:
         for name, sort in _SORTS.items():
@@ -193,9 +196,9 @@ class Recipe:
                 raise InputError(f"the {name} of a recipe must be a {sort.__name__}, got {value!r}.")
         if not hasattr(self.objective, "dynamics"):
             raise InputError(f"the objective of a recipe must be an Objective, got {self.objective!r}.")
-        for name in ("objective", "order", "guidance"):
+        for name in ("objective", "order", "guidance", "noise"):
             value = getattr(self, name)
-            if not callable(value) and (name, value) != ("guidance", None):
+            if not callable(value) and (value is not None or name in ("objective", "order")):
                 raise InputError(f"the {name} of a recipe must be callable, got {value!r}.")
         if isinstance(self.evaluations, bool) or self.evaluations < 1:
             raise InputError(f"a sample takes at least 1 evaluation, got evaluations = {self.evaluations!r}.")

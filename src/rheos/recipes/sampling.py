@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Dynamics, InputError, Rng, integrate
-from ..dynamics import log_likelihood
+from ..dynamics import Flow, log_likelihood
 from ..metrics.trajectories import TrajectoryFigures, flow_figures
 from ..objectives import LearnedMatching, Matching, Normal, SimulatedLikelihood
+from ..paths import Affine
 from ..solvers import RK4, FixedStep, Midpoint, grids
 from .recipe import Recipe
 
@@ -120,7 +121,7 @@ class Sampler:
                 rng = Rng(self.seed).rows(rows.to(device))
                 start = recipe.objective.prior(rng, torch.empty(len(rows), *recipe.kind.shape, device=device))
                 cond = None if labels is None else labels[rows].to(device)
-                solution = integrate(recipe.solver, self._flow, start, grid, cond, rng)
+                solution = integrate(recipe.solver, self._dynamics, start, grid, cond, rng)
                 states.append(solution.x.cpu())
                 evaluated, passed = max(evaluated, solution.evaluations), max(passed, solution.passes)
         return Drawn(torch.cat(states), labels, evaluated, passed)
@@ -183,8 +184,22 @@ class Sampler:
         return torch.cat(found)
 
     @property
+    def _dynamics(self) -> Dynamics[Tensor]:
+        """What a sample is carried by: the flow, with noise added where the recipe says so."""
+        flow, noise = self._flow, self.recipe.noise
+        if noise is None:
+            return flow
+        path = getattr(self.recipe.objective, "path", None)
+        if not (isinstance(flow, Flow) and isinstance(path, Affine)):
+            raise InputError(
+                f"noise is added to a flow on an affine path, and {type(self.recipe.objective).__name__} has none; "
+                "sample this run without."
+            )
+        return noise(flow, path)
+
+    @property
     def _flow(self) -> Dynamics[Tensor]:
-        """What is integrated: the dynamics of the network, guided where the recipe says so."""
+        """The dynamics of the network, guided where the recipe says so."""
         flow = self.recipe.objective.dynamics(self.network)
         return flow if self.recipe.guidance is None else flow.over(self.recipe.guidance)
 
