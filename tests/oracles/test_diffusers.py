@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import math
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rheos.core import Rng, Stream, walk
+from rheos.core import Rng, Stream, integrate, walk
 from rheos.core.protocols import Dynamics, Solver
-from rheos.dynamics import Ancestral, Flow
+from rheos.dynamics import Ancestral, DiffusionNoise, Flow
+from rheos.interop import foreign_flow
 from rheos.paths import Affine, as_velocity
 from rheos.schedules import Betas, CosineBetas, Discrete, LinearBetas, ScaledBetas
-from rheos.solvers import DPMSolver, Euler
+from rheos.solvers import RK4, DPMSolver, Euler, Heun, UniPC
 
 X = Rng(1).normal(5, 3, dtype=torch.float64)
 KEYS = Rng(7).rows(torch.arange(5))
@@ -142,3 +144,87 @@ def test_dpm_solver_in_data_prediction(diffusers: ModuleType, name: str, algorit
     for n, t in enumerate(peer.timesteps):
         theirs = peer.step(network(found[n], t), t, found[n], variance_noise=noise(n)).prev_sample
         torch.testing.assert_close(found[n + 1], theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def tiny(diffusers: ModuleType) -> Any:
+    """A noise-predicting UNet2DModel, made offline, in double."""
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(3)
+        model = diffusers.UNet2DModel(
+            sample_size=8,
+            in_channels=1,
+            out_channels=1,
+            layers_per_block=1,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+        )
+    # The two highest frequencies of the step, with which only a network without training trembles.
+    with torch.no_grad():
+        model.time_embedding.linear_1.weight[:, [0, 1, 4, 5]] = 0
+    return model.double().eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def ends(tiny: Any) -> tuple[Tensor, Tensor]:
+    """Noise, and where the model's flow carries it: by many steps of RK4, and DDIM's over the last step."""
+    flow, path = foreign_flow(tiny, SimpleNamespace(config=CONFIG))
+    schedule: Any = path.schedule
+    x0 = path.prior(Rng(5).normal(2, 1, 8, 8, dtype=torch.float64))
+    grid = schedule.time(torch.linspace(999, 0, 75))
+    with torch.no_grad():
+        x = integrate(RK4(), flow, x0, grid).x
+        return x0, integrate(Euler(), Ancestral(flow, path, 0.0), x, torch.stack([grid[-1], 0 * grid[0] + 1])).x
+
+
+CONFIG = {"beta_schedule": "linear", "num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+
+
+@pytest.mark.parametrize(("name", "order"), [("DDIMScheduler", 1), ("DPMSolverMultistepScheduler", 2)])
+def test_a_checkpoint_ends_where_its_own_sampler_leads(
+    diffusers: ModuleType, tiny: Any, ends: tuple[Tensor, Tensor], name: str, order: int
+) -> None:
+    options = {"clip_sample": False} if order == 1 else {"final_sigmas_type": "zero"}
+    x0, exact = ends
+    errors = []
+    for steps in (50, 100):
+        peer = doubled(getattr(diffusers, name)(timestep_spacing="trailing", **options, **CONFIG), LinearBetas())
+        peer.set_timesteps(steps)
+        x = x0
+        for t in peer.timesteps:
+            with torch.no_grad():
+                x = peer.step(tiny(x, t).sample, t, x).prev_sample
+        errors.append(float((x - exact).norm() / exact.norm()))
+    assert errors[1] < 0.01
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
+
+
+@pytest.mark.parametrize("solver", ["Heun", "UniPC"])
+def test_our_solvers_carry_it_with_their_order(tiny: Any, ends: tuple[Tensor, Tensor], solver: str) -> None:
+    flow, path = foreign_flow(tiny, SimpleNamespace(config=CONFIG))
+    schedule: Any = path.schedule
+    chosen: Any = Heun() if solver == "Heun" else UniPC(path)
+    first, last = schedule.time(torch.tensor([800, 60]))
+    found = {}
+    for steps in (20, 40, 160):
+        grid = first + torch.linspace(0, 1, steps + 1, dtype=torch.float64) * (last - first)
+        with torch.no_grad():
+            found[steps] = integrate(chosen, flow, ends[0], grid).x
+    errors = [float((found[steps] - found[160]).norm()) for steps in (20, 40)]
+    assert math.log2(errors[0] / errors[1]) > 1.8
+
+
+def test_with_noise_on_the_way_its_law_stays(tiny: Any) -> None:
+    """Mean and spread of the pixels of many samples, by the flow and by a diffusion."""
+    flow, path = foreign_flow(tiny, SimpleNamespace(config=CONFIG))
+    schedule: Any = path.schedule
+    x0 = path.prior(Rng(6).rows(torch.arange(200)).normal(1, 8, 8, dtype=torch.float64))
+    grid = schedule.time(torch.linspace(999, 20, 31))
+    with torch.no_grad():
+        plain = integrate(Heun(), flow, x0, grid).x
+        noisy = integrate(Heun(), DiffusionNoise(0.5)(flow, path), x0, grid, rng=7).x
+    for one, other in ((plain.mean(0), noisy.mean(0)), (plain.std(0), noisy.std(0))):
+        error = plain.std(0).mean() / 200**0.5
+        assert float((one - other).abs().max()) < 6 * float(error)
