@@ -37,6 +37,8 @@ D = 16
 EPSILON = 2.5
 """At which bias and noise of the barycentric map are about equal with 65,536 points."""
 FRESH = 10_000
+AT_ONCE = 8
+"""Passes over the data whose pairs are drawn together."""
 
 
 def root(matrix: Tensor) -> Tensor:
@@ -97,13 +99,15 @@ def trained(plan: Plan, joined: bool, steps: int, seed: int) -> nn.Module:
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    objective, order, j = Matching(), torch.empty(0), torch.empty(0)
+    objective, order, j, partners = Matching(), torch.empty(0), torch.empty(0), torch.empty(0, 0)
     for step in range(steps):
         place = step * batch % n
         if place == 0:
-            keys = rng.fold(0).fold(step)
+            keys, drawn = rng.fold(0).fold(step), step * batch // n % AT_ONCE
             order = keys.fold(0).permutation(n)
-            j = plan.sample(keys.fold(1)) if joined else keys.fold(1).permutation(n)
+            if joined and drawn == 0:
+                partners = plan.sample(keys.fold(1), AT_ONCE)
+            j = partners[:, drawn] if joined else keys.fold(1).permutation(n)
         rows = order[place : place + batch]
         optimizer.zero_grad(set_to_none=True)
         loss = objective(network, plan.x1[j[rows]], None, rng.fold(1).fold(step), x0=plan.x0[rows])

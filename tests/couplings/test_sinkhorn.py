@@ -127,6 +127,11 @@ def test_pairs_follow_the_plan() -> None:
     pairs = coupling(x, y, None, Rng(3))
     assert pairs.i.tolist() == list(range(6))
     assert torch.equal(pairs.j, plan.sample(Rng(3)))
+    many = plan.sample(Rng(3), 2, draws // 2)
+    assert many.shape == (6, 2, draws // 2)
+    counts = torch.stack([drawn.bincount(minlength=5) for drawn in many.flatten(1)])
+    assert float(((counts / draws - law).abs() / error).max()) < 4.5
+    assert not torch.equal(many[:, 0], many[:, 1])
     assert torch.equal(pairs.x1, y[pairs.j])
     assert pairs.gap == plan.gap
 

@@ -79,8 +79,8 @@ def test_an_entry_without_mass_is_never_drawn() -> None:
     x, y = torch.zeros(2, 1), torch.tensor([[0.0], [100.0], [0.0]])
     gibbs, g = Gibbs(x, y), torch.zeros(3).double()
     for level, want in ((1e-300, 0), (0.4999, 0), (0.5001, 2), (1 - 1e-16, 2)):
-        drawn = gibbs.sample(g, 1.0, torch.full((2,), level).double())
-        assert drawn.tolist() == [want, want]
+        drawn = gibbs.sample(g, 1.0, torch.full((2, 1), level).double())
+        assert drawn.tolist() == [[want], [want]]
 
 
 def test_cells_halve_the_points() -> None:

@@ -166,21 +166,23 @@ class Gibbs:
         )
 
     def sample(self, g: Tensor, epsilon: float, uniform: Tensor) -> Tensor:
-        """A draw from each row of Q, int64 (n,), by the inverse of its distribution function at ``uniform`` (n,)."""
-        out = torch.empty(len(self.x), dtype=torch.int64, device=self.x.device)
+        """Draws from each row of Q, int64 (n, k), by the inverse of its distribution function at ``uniform`` (n, k)."""
+        out = torch.empty(uniform.shape, dtype=torch.int64, device=self.x.device)
         for block in self._stream(g, epsilon):
             cumulated = (block.share(block.normaliser()) * block.mass).cumsum(1)
-            level = uniform[block.rows, None] * cumulated[:, -1:]
+            level = uniform[block.rows] * cumulated[:, -1:]
             tile = torch.searchsorted(cumulated, level).clamp_(max=self._tiles - 1)
             # What is left for the tile, in the units in which its entries stand.
             below = torch.nn.functional.pad(cumulated, (1, 0)).gather(1, tile)
             mass = block.mass.gather(1, tile)
             left = (level - below) / (cumulated.gather(1, tile) - below) * mass
-            chosen = torch.stack([block.tiles[k] for k in range(self._tiles)])[tile[:, 0], torch.arange(len(tile))]
-            inside = chosen.double().cumsum(1)
-            # Above 0, and not above what the entries add up to: an entry without mass is never met.
-            level = torch.minimum(left.clamp(min=torch.finfo(left.dtype).tiny), inside[:, -1:])
-            out[block.rows] = (tile * self._tile + torch.searchsorted(inside, level))[:, 0]
+            tiles, row = torch.stack([block.tiles[k] for k in range(self._tiles)]), torch.arange(len(tile))
+            for draw in range(uniform.shape[1]):
+                inside = tiles[tile[:, draw], row].double().cumsum(1)
+                # Above 0, and not above what the entries add up to: an entry without mass is never met.
+                level = left[:, draw, None].clamp(min=torch.finfo(left.dtype).tiny).minimum(inside[:, -1:])
+                place = torch.searchsorted(inside, level)[:, 0]
+                out[block.rows, draw] = tile[:, draw] * self._tile + place
         return out
 
     def means(self, g: Tensor, epsilon: float) -> Tensor:

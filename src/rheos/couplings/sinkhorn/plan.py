@@ -50,10 +50,12 @@ class Plan:
         """An upper bound of ``(cost - optimum)/cost``: what the entropy costs, and what is left to converge."""
         return max(0.0, 1 - self.bound / self.cost) if self.cost > 0 else 0.0
 
-    def sample(self, rng: Rng) -> Tensor:
-        """A datum for each noise from the plan's conditional law, int64 (n,)."""
-        uniform = rng.per_row(len(self.x0), self.x0.device).uniform(dtype=torch.float64)
-        return self._gibbs(self.x0).sample(self.g, self.epsilon, uniform)
+    def sample(self, rng: Rng, *draws: int) -> Tensor:
+        """A datum for each noise from the plan's conditional law, int64 (n, *draws). Many draws at once cost little
+        more than one."""
+        uniform = rng.per_row(len(self.x0), self.x0.device).uniform(*draws, dtype=torch.float64)
+        found = self._gibbs(self.x0).sample(self.g, self.epsilon, uniform.reshape(len(uniform), -1))
+        return found.reshape(uniform.shape)
 
     def barycentric(self, x: Tensor | None = None) -> Tensor:
         """The mean of the data given x, shaped like x and of its type: where the plan carries it, between data.
