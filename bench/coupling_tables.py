@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from kept import ABSENT, read, spread, table
+from kept import ABSENT, fastest, read, spread, table
 
 PEERS = ("torchcfm", "POT", "SciPy", "lapx")
 
@@ -44,7 +44,7 @@ def headlines() -> list[str]:
         rows.append(("cost saved by semidiscrete transport over batch OT's, Fashion-MNIST", f"{gain:.2f}", beside))
     if (result := read("simulation_free")) is not None:
         ratios = result["iteration"]["64"]["ratio"]
-        exact, probed = (_fastest(ratios, trace) for trace in ("exact", "hutchinson"))
+        exact, probed = (fastest(ratios, trace) for trace in ("exact", "hutchinson"))
         rows.append(
             (
                 "a step of simulated likelihood over one of matching, 64-d, rival's fastest setting",
@@ -59,10 +59,6 @@ def _best(cell: Result) -> str:
     """Ours with potentials, where that is the faster."""
     ours = [name for name in cell["milliseconds"] if name not in PEERS]
     return min(ours, key=lambda name: cell["milliseconds"][name])
-
-
-def _fastest(ratios: dict[str, float], trace: str) -> tuple[str, float]:
-    return min(((name, value) for name, value in ratios.items() if name.startswith(trace)), key=lambda pair: pair[1])
 
 
 def couplings(result: Result) -> str:
@@ -158,9 +154,9 @@ def simulated_iteration(result: Result) -> str:
     rows = []
     for size, found in result["iteration"].items():
         ratios = found["ratio"]
-        chosen = {trace: _fastest(ratios, trace) for trace in ("exact", "hutchinson")}
+        chosen = {trace: fastest(ratios, trace) for trace in ("exact", "hutchinson")}
         peers = {
-            trace: _fastest({k: v for k, v in ratios.items() if "torchdiffeq" in k}, trace)
+            trace: fastest({k: v for k, v in ratios.items() if "torchdiffeq" in k}, trace)
             for trace in ("exact", "hutchinson")
         }
         row = [f"d = {size}", f"{found['milliseconds of matching']:.2f}"]

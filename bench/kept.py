@@ -30,3 +30,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown."""
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def fastest(ratios: dict[str, float], start: str) -> tuple[str, float]:
+    """The least of those whose names start so."""
+    return min(((name, value) for name, value in ratios.items() if name.startswith(start)), key=lambda pair: pair[1])

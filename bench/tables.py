@@ -1,5 +1,5 @@
-"""Writes the tables of README.md and of the docs anew from the results that are kept: `python bench/tables.py`, or
-`--check`."""
+"""Writes the tables of README.md and of the docs, and the ledger of claims, anew from the results that are kept:
+`python bench/tables.py`, or `--check`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import claims
 import coupling_tables
 from kept import RESULTS, read, spread
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("README.md", "docs/measured.md")
+FILES = ("README.md", "docs/measured.md", "docs/claims.md")
 TABLE = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -91,7 +92,11 @@ def _names() -> list[str]:
     return sorted(file.stem for file in RESULTS.glob("*.json"))
 
 
-TABLES: dict[str, Callable[[], str]] = {"results": results_table, **coupling_tables.TABLES}
+TABLES: dict[str, Callable[[], str]] = {
+    "results": results_table,
+    "claims": claims.claims_table,
+    **coupling_tables.TABLES,
+}
 
 
 def written(text: str) -> str:
@@ -103,14 +108,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail when the tables are not current")
     args = parser.parse_args()
-    for name in FILES:
-        page = ROOT / name
-        text = page.read_text()
-        current = written(text)
+    pages = {ROOT / name: written((ROOT / name).read_text()) for name in FILES}
+    for page, current in {**pages, claims.LEDGER: claims.ledger()}.items():
         if not args.check:
             page.write_text(current)
-        elif current != text:
-            sys.exit(f"{name} is not current: run python bench/tables.py")
+        elif not page.exists() or current != page.read_text():
+            sys.exit(f"{page.name} is not current: run python bench/tables.py")
 
 
 if __name__ == "__main__":
