@@ -13,7 +13,7 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from rheos.core import InputError, Rng, ShapeError
-from rheos.objectives.times import LogitNormal, Mode, Shifted, Steps, Times, Uniform
+from rheos.objectives.times import LogitNormal, LogNormal, Mode, Shifted, Steps, Times, Uniform
 from rheos.schedules import CosineBetas, Discrete
 
 COUNT = 20_000
@@ -47,6 +47,8 @@ LAWS = [
     (LogitNormal(), logit_normal(0, 1)),
     (LogitNormal(mean=-1.2, std=1.2), logit_normal(-1.2, 1.2)),
     (LogitNormal(mean=0.5, std=0.3), logit_normal(0.5, 0.3)),
+    (LogNormal(), lambda t: stats.norm.sf(np.log(80 * (1 - t)), -1.2, 1.2)),
+    (LogNormal(mean=0.5, std=0.3, sigma_max=10.0), lambda t: stats.norm.sf(np.log(10 * (1 - t)), 0.5, 0.3)),
     (Mode(), mode(1.29)),
     (Mode(scale=-1.0), mode(-1.0)),
     (Mode(scale=0.0), lambda t: t),

@@ -77,6 +77,7 @@ TIMES = {
     "stratified": times.Uniform(stratified=True),
     "uniform": times.Uniform(),
     "logit-normal": times.LogitNormal(),
+    "log-normal": times.LogNormal(),
     "mode": times.Mode(),
     "shifted": times.Shifted(),
     "steps": times.Steps(),

@@ -78,6 +78,28 @@ class LogitNormal(Times):
 
 @final
 @dataclass(frozen=True)
+class LogNormal(Times):
+    """``log sigma`` is normal(mean, std) for the noise level ``sigma = sigma_max*(1 - t)`` of
+    :class:`rheos.schedules.EDM` (Karras et al. 2022); a level beyond sigma_max is taken there."""
+
+    mean: float = -1.2
+    std: float = 1.2
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not (self.std > 0 and self.sigma_max > 0):
+            raise InputError(
+                f"the standard deviation and sigma_max of lognormal noise must be positive, got {self.std} and "
+                f"{self.sigma_max}."
+            )
+
+    def warp(self, u: Tensor) -> Tensor:
+        # Noise falls with t, so that the quantile u of the time is the quantile 1 - u of the noise.
+        return 1 - torch.exp(self.mean - self.std * torch.special.ndtri(u)) / self.sigma_max
+
+
+@final
+@dataclass(frozen=True)
 class Mode(Times):
     """SD3's density with a mode (Esser et al. 2024, eq. 20): for the amount of noise
     ``f(u) = 1 - u - scale*(cos(pi*u/2)**2 - 1 + u)``, and t = 1 - f(u). Scale 0 is uniform; it must lie in [-1,
