@@ -16,13 +16,20 @@ import torch
 
 from ..core import RheosError
 from ..training import Stopped
+from .compare import compare
 from .doctor import doctor
 from .evaluate import evaluate
 from .parser import parse
 from .sample import sample
 from .train import train
 
-RUN: Mapping[str, Callable[..., int]] = {"train": train, "sample": sample, "evaluate": evaluate, "doctor": doctor}
+RUN: Mapping[str, Callable[..., int]] = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "compare": compare,
+    "doctor": doctor,
+}
 
 MENDABLE = frozenset(
     {

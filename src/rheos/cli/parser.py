@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from .. import __version__
+from ..compare import CONTENDERS
 from ..core import InputError, nearest
 from ..training import Precision, Training
 from .parts import TABLES, names_table
 
-COMMANDS = ("train", "sample", "evaluate", "doctor")
+COMMANDS = ("train", "sample", "evaluate", "compare", "doctor")
 
 NUMBERS = {
     "steps": "optimiser steps",
@@ -65,6 +66,7 @@ def build_parser() -> tuple[Parser, Any]:
     _train(commands)
     _sample(commands)
     _evaluate(commands)
+    _compare(commands)
     commands.add_parser("doctor", help="versions, devices, optional extras, and what is missing")
     return parser, commands.choices
 
@@ -152,6 +154,30 @@ def _evaluate(commands: Any) -> None:
     add("--n", type=int, default=2_000, help="samples to draw (default: 2000)")
     add("--weights", type=Path, metavar="FILE", help="Inception weights of your own; then the Frechet distance is FID")
     _sampling(parser)
+
+
+def _compare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="flow matching and diffusion side by side",
+        description="Train every contender on equal terms into the folder --out, measure them, and write a report; "
+        "when the folder is a comparison already, go on where it stopped.",
+    )
+    add = parser.add_argument
+    add("recipe", nargs="?", default="images", metavar="RECIPE", help="images (the default), toy, or module:function")
+    add("--contenders", nargs="+", metavar="NAME", help=", ".join(CONTENDERS))
+    add("--rates", nargs="+", type=float, metavar="X", help="learning rates that each tries (default: .001 .003)")
+    add("--seeds", type=int, default=3, help="trainings of each (default: 3)")
+    add("--n", type=int, default=600, help="samples that are measured (default: 600)")
+    add("--out", type=Path, metavar="DIR", help="the folder (default: comparisons/RECIPE)")
+    add("--data", metavar="PATH", help="as for train")
+    add("--size", type=int, help="height and width that images are brought to")
+    add("--channels", type=int, choices=(1, 3), help="1 for grey, 3 for colour")
+    add("--net", metavar="NAME", help=", ".join(TABLES["net"]))
+    add("--width", type=int, help="features of the network")
+    add("--steps", type=int, help="optimiser steps of each training")
+    add("--batch", type=int, help="rows of the global batch")
+    _common(parser)
 
 
 def _sampling(parser: argparse.ArgumentParser) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, final
 
 from matplotlib.figure import Figure as Plot
+
+from . import html
 
 
 @final
@@ -88,35 +88,20 @@ class Report:
         Args:
             pictures: PNG files to show, by caption.
         """
-        body = [f"<h1>{html.escape(self.title)}</h1>"]
-        facts = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in self.facts.items())
-        body.append(f"<dl>{facts}</dl>")
-        body += [f"<p class=remark>{html.escape(remark)}</p>" for remark in self.findings.remarks]
-        head = "<tr><th>figure</th><th>value</th><th>beside it</th><th>better</th></tr>"
-        body.append(f"<table>{head}{''.join(_html_row(row) for row in self.findings.rows)}</table>")
-        body += [_image(_plot(name, points), name) for name, points in self.findings.curves.items()]
+        facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in self.facts.items())
+        body = [f"<dl>{facts}</dl>"]
+        body += [f"<p class=remark>{escape(remark)}</p>" for remark in self.findings.remarks]
+        body.append(html.table(("figure", "value", "beside it", "better"), [_cells(row) for row in self.findings.rows]))
+        body += [html.picture(_plot(name, points), name) for name, points in self.findings.curves.items()]
         for caption, file in (pictures or {}).items():
-            body.append(f"<h2>{html.escape(caption)}</h2>{_image(file.read_bytes(), caption)}")
-        return _PAGE.format(title=html.escape(self.title), body="\n".join(body))
+            shown = html.picture(file.read_bytes(), caption, samples=True)
+            body.append(f"<h2>{escape(caption)}</h2>{shown}")
+        return html.whole(self.title, body)
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }}
-table {{ border-collapse: collapse; width: 100%; margin: 1rem 0; }}
-th, td {{ text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d8dee4; }}
-dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }} dt {{ color: #57606a; }} dd {{
-margin: 0; }} img {{ max-width: 100%; image-rendering: pixelated; }} .remark {{ border-left: 4px solid #bf8700;
-padding-left: .8rem; }} </style></head><body>
-{body}
-</body></html>
-"""
-
-
-def _html_row(row: Row) -> str:
+def _cells(row: Row) -> tuple[str, ...]:
     beside = "" if row.reference is None else f"{_number(row.reference)} {row.meaning}"
-    cells = (row.name, _number(row.value), beside, row.better)
-    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+    return row.name, _number(row.value), beside, row.better
 
 
 def _plot(name: str, points: Sequence[tuple[int, float]]) -> bytes:
@@ -129,13 +114,7 @@ def _plot(name: str, points: Sequence[tuple[int, float]]) -> bytes:
     axes.set_xlabel("network evaluations")
     axes.set_ylabel(name)
     axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    plot.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
-
-
-def _image(data: bytes, caption: str) -> str:
-    return f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+    return html.png(plot)
 
 
 def _number(value: float) -> str:

@@ -1,7 +1,7 @@
 """Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
 from .images import Images, images
-from .recipe import Build, DataRef, Generate, Kind, Recipe, Splits
+from .recipe import Build, DataRef, Generate, Judge, Kind, Recipe, Splits
 from .run import Run
 from .sampling import Drawn, Sampler
 from .serial import decode, encode
@@ -14,6 +14,7 @@ __all__ = [
     "Drawn",
     "Generate",
     "Images",
+    "Judge",
     "Kind",
     "Plane",
     "Recipe",

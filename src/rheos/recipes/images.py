@@ -34,6 +34,8 @@ from ..metrics import (
     Values,
     bits_per_dimension,
     dequantise,
+    frechet_distance,
+    frechet_name,
     load_inception,
     train_classifier,
 )
@@ -42,7 +44,7 @@ from ..objectives import Matching
 from ..objectives.times import Uniform
 from ..solvers import AdamsBashforth, grids
 from ..training import Training, checkpoint
-from .recipe import Build, DataRef, Generate, Kind, Recipe, Splits
+from .recipe import Build, DataRef, Generate, Judge, Kind, Recipe, Splits
 
 LARGE = 5_000
 """From so many images on, a tenth is held out instead of a fifth."""
@@ -116,12 +118,7 @@ class Images(Kind):
         given = None if weights is None else load_inception(weights)
         training, labels = _states(splits.training, rng)
         held_out, held_labels = _states(splits.held_out, rng)
-        classifier = None
-        if labels is not None and held_labels is not None and len(self.names) > 1 and self.size >= READABLE:
-            classifier = _kept(folder)
-            if classifier is None:
-                classifier = train_classifier(training, labels, rng, held_out=(held_out, held_labels))
-                _keep(folder, classifier)
+        classifier = self._classifier((training, labels), (held_out, held_labels), rng, folder)
         extractor: FeatureExtractor = given or classifier or self._plain(rng)
         asked = None
         if labels is not None:
@@ -135,6 +132,31 @@ class Images(Kind):
             return findings
         bits = self._bits(generate, splits.held_out, rng)
         return replace(findings, rows=(*findings.rows, code_length(bits, given_class=labels is not None)))
+
+    def judge(self, splits: Splits, folder: Path) -> Judge:
+        rng = Rng(0)
+        training, held_out = _states(splits.training, rng), _states(splits.held_out, rng)
+        extractor: FeatureExtractor = self._classifier(training, held_out, rng, folder) or self._plain(rng)
+        features = extractor(training[0])
+
+        def distance(states: Tensor) -> float:
+            # As a user gets them, in bytes.
+            return frechet_distance(features, extractor(to_unit(to_uint8(states))))
+
+        return Judge(frechet_name(extractor), distance, frechet_distance(features, extractor(held_out[0])))
+
+    def _classifier(
+        self, training: tuple[Tensor, Tensor | None], held_out: tuple[Tensor, Tensor | None], rng: Rng, folder: Path
+    ) -> Classifier | None:
+        """What reads the classes, as ``folder`` keeps it or trained anew; none where there is nothing to read."""
+        (x, labels), (_, held_labels) = training, held_out
+        if labels is None or held_labels is None or len(self.names) < 2 or self.size < READABLE:
+            return None
+        found = _kept(folder)
+        if found is None:
+            found = train_classifier(x, labels, rng, held_out=(held_out[0], held_labels))
+            _keep(folder, found)
+        return found
 
     def _plain(self, rng: Rng) -> FeatureExtractor:
         """Features that need no labels."""

@@ -6,17 +6,19 @@ A recipe holds no weights and no data. It is what ``run.json`` stores, so that a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
+import torch
 from torch import Tensor, nn
 
 from ..core import Guidance, InputError, Objective, Order, Rng, Solver
 from ..data import Dataset
 from ..dynamics import Noise
 from ..evaluation import Findings
+from ..metrics import energy_distance
 from ..nn import seeded
 from ..solvers.grids import Grid
 from ..training import Training
@@ -105,6 +107,24 @@ class Generate(Protocol):
         ...
 
 
+JUDGED = 8_000
+"""Held-out data that samples are compared with, at most; half of them tell the floor."""
+
+
+class Judge(NamedTuple):
+    """One figure by which samplers of one kind of data are compared, the lower the better.
+
+    Args:
+        name: of the figure.
+        distance: of states (N, ...) from the data.
+        floor: the figure of real data that were held out.
+    """
+
+    name: str
+    distance: Callable[[Tensor], float]
+    floor: float
+
+
 @dataclass(frozen=True)
 class Kind(ABC):
     """One kind of data: the resolved facts, and the few functions that only this kind needs."""
@@ -149,6 +169,16 @@ class Kind(ABC):
             folder: keeps what measuring had to learn, such as a classifier.
             weights: a file of weights for a feature extractor of the user's.
         """
+
+    def judge(self, splits: Splits, folder: Path) -> Judge:
+        """The figure by which samplers are compared: the energy distance of states to held-out data, unless a kind
+        knows a better one. ``folder`` keeps what judging had to learn."""
+        index = torch.arange(min(JUDGED, len(splits.held_out)))
+        values, _ = splits.held_out.take(index)
+        real = self.read(values, Rng(0).rows(index)).flatten(1)
+        one, other = real[::2], real[1::2]
+        floor = energy_distance(one, other)
+        return Judge("energy distance", lambda states: energy_distance(one, states.flatten(1)), floor)
 
 
 @final

@@ -1,0 +1,71 @@
+"""``rheos compare``: flow matching and diffusion side by side, on equal terms."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..compare import Study, contender, page
+from ..compare.contenders import USUAL
+from ..compare.study import SHOWN, Cell
+from ..core import CheckpointError
+from ..core.files import write_whole
+from ..recipes import encode
+from .parts import resolve
+from .train import chosen_device
+
+RATES = (1e-3, 3e-3)
+"""Learning rates that each side tries, when none are named."""
+
+SMALL = {"images": {"width": 16, "steps": 400}, "toy": {"width": 64, "steps": 1_000}}
+"""What makes a comparison of built-in data end within minutes, unless something else is asked for."""
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compare; a comparison that is in ``--out`` goes on where it stopped."""
+    named = ("data", "size", "channels", "width", "net", "steps", "batch")
+    given = {name: value for name in named if (value := getattr(args, name)) is not None}
+    small = SMALL.get(args.recipe, {}) if args.data is None and args.net is None else {}
+    recipe = resolve(args.recipe, {**small, **given})
+    out = args.out or Path("comparisons") / args.recipe.replace(":", ".")
+    study = Study(
+        recipe,
+        tuple(args.contenders or USUAL),
+        tuple(args.rates or RATES),
+        args.seeds,
+        args.n,
+        out,
+        chosen_device(args.device),
+    )
+    sides = [contender(name, recipe) for name in study.names]
+    _require_own(out, encode(recipe))
+    result = study.run(lambda line: print(line, file=sys.stderr, flush=True))
+    write_whole(out / "comparison.json", json.dumps(result, indent=1) + "\n")
+    pictures = {}
+    for side in sides:
+        rate = result["contenders"][side.name]["rate"]
+        files = {} if rate is None else {n: study.picture(Cell(side, rate, 0), n) for n in SHOWN}
+        pictures[side.name] = {budget: file for budget, file in files.items() if file.exists()}
+    write_whole(out / "comparison.html", page(result, pictures))
+    print(f"done: {out / 'comparison.html'}, and the figures in {out / 'comparison.json'}")
+    return 0
+
+
+def _require_own(out: Path, recipe: object) -> None:
+    """Make the folder of a comparison, or see that it is this one's.
+
+    Raises:
+        CheckpointError: if it is of another comparison, or of something else.
+    """
+    file = out / "study.json"
+    content = json.dumps(recipe, indent=1) + "\n"
+    if not file.exists():
+        if out.exists() and any(out.iterdir()):
+            raise CheckpointError(f"{out} exists and is no comparison; give --out another name.")
+        write_whole(file, content)
+    elif json.loads(file.read_text()) != recipe:
+        raise CheckpointError(
+            f"{out} is a comparison on another network, other data or other settings; give --out another name."
+        )

@@ -1,0 +1,8 @@
+"""Flow matching beside diffusion, on equal terms: who takes part, what is run, and what is told of it."""
+
+from .contenders import CONTENDERS, Contender, contender
+from .page import page
+from .study import Study, chosen_rate
+from .telling import sentences
+
+__all__ = ["CONTENDERS", "Contender", "Study", "chosen_rate", "contender", "page", "sentences"]

@@ -1,0 +1,309 @@
+"""What is run for a comparison, and what is kept of it.
+
+Every side trains at each learning rate with the first seed; the best rate is its own from then on, and the other seeds
+follow. A training is a run folder like any other, which ``rheos sample`` opens. What it measured stands in its
+``cell.json``, so that a comparison that stopped goes on with the first training that has none, and within a training
+where that stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import torch
+from torch import nn
+
+from ..core import InputError, RheosError
+from ..core.files import write_whole
+from ..recipes import Judge, Recipe, Run, Sampler, Splits
+from ..training import Stopped, Training, fit
+from .contenders import Contender, contender
+
+BUDGETS = (1, 2, 4, 10, 20, 50, 100)
+"""Network evaluations a sample at which quality is measured."""
+
+SHOWN = (1, 2, 4, 10, 20, 50)
+"""Those whose samples are shown side by side, from the same noise."""
+
+PICTURED = 20
+"""Samples in a picture."""
+
+SETTLED = 50
+"""Evaluations at which learning rates are compared, and the last that are compared in words: what is left then is the
+error of training more than that of sampling."""
+
+MARKS = 4
+"""Looks at a model while it learns."""
+
+LEAST_STEPS = 40
+"""Steps below which nothing is learned that could be compared."""
+
+CELL = "cell.json"
+
+Say = Callable[[str], object]
+
+
+class Cell(NamedTuple):
+    """One training."""
+
+    side: Contender
+    rate: float
+    seed: int
+
+
+@final
+@dataclass(frozen=True)
+class Study:
+    """A comparison.
+
+    Args:
+        recipe: network, data, batch and steps that all sides share.
+        names: the sides.
+        rates: learning rates that each side tries.
+        seeds: trainings of each side, from seed 0.
+        count: samples that are measured.
+        out: the folder.
+        device: where to train and to sample.
+
+    Raises:
+        InputError: if a number makes no sense, or the recipe trains too short to learn anything.
+    """
+
+    recipe: Recipe
+    names: tuple[str, ...]
+    rates: tuple[float, ...]
+    seeds: int
+    count: int
+    out: Path
+    device: torch.device = torch.device("cpu")
+
+    def __post_init__(self) -> None:
+        if not self.names or not self.rates or self.seeds < 1:
+            raise InputError(
+                f"a comparison takes a contender, a learning rate and a seed at least, got {len(self.names)}, "
+                f"{len(self.rates)} and {self.seeds}."
+            )
+        if self.count < 10:
+            raise InputError(f"at least 10 samples are needed to measure anything, got {self.count}.")
+        if self.recipe.training.steps < LEAST_STEPS:
+            raise InputError(
+                f"{self.recipe.training.steps} steps train nothing that could be compared; give at least "
+                f"{LEAST_STEPS}, and some hundred to see a difference."
+            )
+        for name in ("names", "rates"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise InputError(f"a comparison has each of its {name} once, got {getattr(self, name)}.")
+
+    def run(self, say: Say) -> dict[str, Any]:
+        """Train and measure what is not there yet, and tell all of it."""
+        splits = self.recipe.kind.open(self.recipe.data.path)
+        judge = self.recipe.kind.judge(splits, self.out / "measures")
+        sides = [contender(name, self.recipe) for name in self.names]
+        total = len(sides) * (len(self.rates) + self.seeds - 1)
+        clock = _Clock(total, say)
+        found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
+        for side in sides:
+            for rate in self.rates:
+                found[side.name].append(self._cell(Cell(side, rate, 0), splits, judge, clock))
+        for side in sides:
+            rate = chosen_rate(found[side.name])
+            for seed in range(1, self.seeds):
+                if rate is None:
+                    clock.skip()
+                else:
+                    found[side.name].append(self._cell(Cell(side, rate, seed), splits, judge, clock))
+        return {
+            "recipe": self.recipe.name,
+            "data": self.recipe.data.path or "built in",
+            "training data": self.recipe.data.count,
+            "network": self.recipe.network.network.__name__,
+            "steps": self.recipe.training.steps,
+            "batch": self.recipe.training.batch,
+            "samples": self.count,
+            "seeds": self.seeds,
+            "figure": judge.name,
+            "floor": judge.floor,
+            "contenders": {side.name: _told(side, found[side.name]) for side in sides},
+        }
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a training stands."""
+        return self.out / "runs" / cell.side.name / f"rate-{cell.rate:g}" / f"seed-{cell.seed}"
+
+    def picture(self, cell: Cell, budget: int) -> Path:
+        """Where samples of a training are shown."""
+        return self.folder(cell) / f"evaluations-{budget:03d}.png"
+
+    def _cell(self, cell: Cell, splits: Splits, judge: Judge, clock: _Clock) -> dict[str, Any]:
+        """What a training and its samples measured, as kept or anew."""
+        folder = self.folder(cell)
+        file = folder / CELL
+        if file.exists():
+            clock.skip()
+            return json.loads(file.read_text())
+        clock.begin(f"{cell.side.title}, learning rate {cell.rate:g}, seed {cell.seed}")
+        found: dict[str, Any] = {"rate": cell.rate, "seed": cell.seed}
+        try:
+            network = self._trained(cell, splits, judge)
+        except Stopped:
+            raise
+        except RheosError as error:
+            found["diverged"] = str(error)
+        else:
+            found |= {"learning": _learning(folder), "training seconds": _seconds(folder)}
+            found["ways"] = {way: self._measured(cell, way, network, judge) for way in cell.side.ways}
+        write_whole(file, json.dumps(found, indent=1) + "\n")
+        clock.end()
+        return found
+
+    def _trained(self, cell: Cell, splits: Splits, judge: Judge) -> nn.Module:
+        """The averaged network of a training, which goes on where it stopped."""
+        folder, base = self.folder(cell), cell.side.recipe.training
+        every = max(1, base.steps // MARKS)
+        settings = replace(
+            base, learning_rate=cell.rate, sample_every=every, checkpoint_every=every, keep=1, snapshots=0
+        )
+        while True:
+            recipe = replace(cell.side.recipe, training=settings)
+            run = Run(folder, recipe, cell.seed, {})
+            if not (folder / "run.json").exists():
+                run.create()
+            try:
+                return self._fitted(run, splits, judge)
+            except torch.OutOfMemoryError:
+                settings = _smaller(settings)
+
+    def _fitted(self, run: Run, splits: Splits, judge: Judge) -> nn.Module:
+        def look(step: int, average: nn.Module) -> None:
+            sampler = Sampler(run.recipe, average, run.seed)
+            drawn = sampler.draw(max(10, self.count // 2), evaluations=BUDGETS[4])
+            known = _learning(run.folder) | {str(step): judge.distance(drawn.states)}
+            write_whole(run.folder / "learning.json", json.dumps(known) + "\n", sync=False)
+
+        return fit(
+            run.network(),
+            run.recipe.objective,
+            splits.training,
+            run.recipe.order,
+            run.recipe.training,
+            seed=run.seed,
+            out=run.folder,
+            device=self.device,
+            draw_samples=look,
+            read=run.recipe.kind.read,
+            progress=False,
+            forecast=False,
+        ).average
+
+    def _measured(self, cell: Cell, way: str, network: nn.Module, judge: Judge) -> dict[str, Any]:
+        """Quality and time by the number of evaluations."""
+        sampler = Sampler(cell.side.ways[way], network, seed=cell.seed)
+        quality, seconds = {}, {}
+        for budget in BUDGETS:
+            if budget < cell.side.ways[way].solver.stages:  # pyright: ignore[reportAttributeAccessIssue]
+                continue
+            began = time.perf_counter()
+            drawn = sampler.draw(self.count, evaluations=budget)
+            seconds[str(budget)] = time.perf_counter() - began
+            quality[str(budget)] = judge.distance(drawn.states)
+            if cell.seed == 0 and budget in SHOWN and way == next(iter(cell.side.ways)):
+                labels = None if drawn.labels is None else drawn.labels[:PICTURED]
+                self.recipe.kind.write(drawn.states[:PICTURED], labels, self.picture(cell, budget))
+        return {"quality": quality, "sampling seconds": seconds}
+
+
+def chosen_rate(cells: list[dict[str, Any]]) -> float | None:
+    """The learning rate of the best quality at :data:`SETTLED` evaluations, by the paper's own sampler; ``None`` when
+    every training diverged."""
+    judged = {cell["rate"]: _settled(cell) for cell in cells if cell["seed"] == 0 and "diverged" not in cell}
+    return min(judged, key=lambda rate: judged[rate]) if judged else None
+
+
+def _settled(cell: Mapping[str, Any]) -> float:
+    first = next(iter(cell["ways"].values()))
+    return first["quality"][str(SETTLED)]
+
+
+def _told(side: Contender, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """One side: its rate, and every figure of the trainings at it, in the order of their seeds."""
+    rate = chosen_rate(cells)
+    own = [cell for cell in cells if cell["rate"] == rate and "diverged" not in cell]
+    rates = {f"{cell['rate']:g}": None if "diverged" in cell else _settled(cell) for cell in cells if cell["seed"] == 0}
+    ways = {}
+    for way in side.ways if own else ():
+        budgets = own[0]["ways"][way]["quality"]
+        ways[way] = {
+            "quality": {b: [cell["ways"][way]["quality"][b] for cell in own] for b in budgets},
+            "sampling seconds": {b: [cell["ways"][way]["sampling seconds"][b] for cell in own] for b in budgets},
+        }
+    return {
+        "title": side.title,
+        "family": side.family,
+        "rate": rate,
+        "quality by rate": rates,
+        "diverged": [cell["diverged"] for cell in cells if "diverged" in cell],
+        "ways": ways,
+        "learning": {step: [cell["learning"][step] for cell in own] for step in (own[0]["learning"] if own else ())},
+        "training seconds": [cell["training seconds"] for cell in own],
+    }
+
+
+def _learning(folder: Path) -> dict[str, float]:
+    file = folder / "learning.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _seconds(folder: Path) -> float:
+    """Wall seconds of all steps, from the journal."""
+    total, last = 0.0, 0
+    for line in _lines(folder / "metrics.jsonl"):
+        total += line["seconds"] * (line["step"] - last)
+        last = line["step"]
+    return total
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    return map(json.loads, file.read_text().splitlines())
+
+
+def _smaller(settings: Training) -> Training:
+    """The same global batch in parts of half the size.
+
+    Raises:
+        InputError: if a part is a single row already.
+    """
+    if settings.batch % (2 * settings.accumulate):
+        raise InputError(
+            f"the device has too little memory for parts of {settings.batch // settings.accumulate} rows, and they "
+            "cannot be halved; give a smaller --batch or --width."
+        )
+    return replace(settings, accumulate=2 * settings.accumulate)
+
+
+class _Clock:
+    """Tells what is being done, and how long the rest will take."""
+
+    def __init__(self, total: int, say: Say) -> None:
+        self.total, self.say, self.done, self.began = total, say, 0, 0.0
+        self.spent: list[float] = []
+
+    def begin(self, what: str) -> None:
+        left = ""
+        if self.spent:
+            minutes = statistics.fmean(self.spent) * (self.total - self.done) / 60
+            left = f", about {minutes:.0f} min left"
+        self.say(f"{self.done + 1} of {self.total}: {what}{left}")
+        self.began = time.monotonic()
+
+    def end(self) -> None:
+        self.spent.append(time.monotonic() - self.began)
+        self.done += 1
+
+    def skip(self) -> None:
+        self.done += 1

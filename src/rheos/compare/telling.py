@@ -1,0 +1,125 @@
+"""What a comparison found, in plain sentences, in which a loss is as visible as a gain."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from .study import SETTLED
+
+FEW = 10
+"""Evaluations that are called few."""
+
+Result = Mapping[str, Any]
+
+
+def sentences(result: Result) -> list[str]:
+    """The findings, one by one."""
+    sides = {name: side for name, side in result["contenders"].items() if side["ways"]}
+    figure = result["figure"]
+    told = []
+    for budget in (FEW, SETTLED):
+        told += _best(sides, budget, figure)
+    told += _few_against_many(sides)
+    told += [line for side in sides.values() for line in _errors(side, result["floor"])]
+    told += _pace(sides)
+    for side in result["contenders"].values():
+        told += [f"{_first(side['title'])} diverged: {reason}" for reason in side["diverged"]]
+    told.append(
+        "Each side trained at its own learning rate, the best of the same few; network, first weights, order of the "
+        "data, batch and steps were the same."
+    )
+    if result["seeds"] == 1:
+        told.append("There was one seed, so no spread is shown: differences of some per cent mean nothing.")
+    told.append(
+        f"{result['training data']:,} small data and {result['steps']:,} steps tell how the two behave on equal terms, "
+        "not which is better at the scale of large models: there training is longer, errors of training are smaller, "
+        "and those of sampling weigh more."
+    )
+    return told
+
+
+def middle(side: Mapping[str, Any], budget: int, way: str | None = None) -> float | None:
+    """The median over seeds at a budget, by a sampler or by the side's own; ``None`` where it was not measured."""
+    name = next(iter(side["ways"])) if way is None else way
+    found = side["ways"].get(name, {"quality": {}})["quality"].get(str(budget))
+    return None if found is None else statistics.median(found)
+
+
+def _best(sides: Mapping[str, Any], budget: int, figure: str) -> list[str]:
+    found = {name: value for name, side in sides.items() if (value := middle(side, budget)) is not None}
+    if not found:
+        return []
+    ranked = sorted(found, key=lambda name: found[name])
+    others = ", ".join(f"{sides[name]['title']} {found[name]:.3g}" for name in ranked[1:])
+    rest = f"; then {others}" if others else ""
+    return [
+        f"At {budget} evaluations a sample the least {figure} is that of {sides[ranked[0]]['title']}, "
+        f"{found[ranked[0]]:.3g}{rest}."
+    ]
+
+
+def _few_against_many(sides: Mapping[str, Any]) -> list[str]:
+    """The best flow in few evaluations beside every diffusion model in many, by DDIM where it has it."""
+    flows = {
+        name: value
+        for name, side in sides.items()
+        if side["family"] == "flow" and (value := middle(side, FEW)) is not None
+    }
+    if not flows:
+        return []
+    best = min(flows, key=lambda name: flows[name])
+    told = []
+    for side in sides.values():
+        for way in side["ways"]:
+            many = middle(side, SETTLED, way)
+            if side["family"] != "diffusion" or many is None:
+                continue
+            word = "at least as good as" if flows[best] <= many else "worse than"
+            told.append(
+                f"{_first(sides[best]['title'])} at {FEW} evaluations ({flows[best]:.3g}) is {word} "
+                f"{side['title']} by {way} at {SETTLED} ({many:.3g})."
+            )
+    return told
+
+
+def _errors(side: Mapping[str, Any], floor: float) -> list[str]:
+    """What few evaluations cost, apart from what training left."""
+    told = []
+    for way in side["ways"]:
+        few, many = middle(side, FEW, way), middle(side, SETTLED, way)
+        if few is None or many is None:
+            continue
+        cost = few / many if many else 1.0
+        told.append(
+            f"{_first(side['title'])} by {way}: {FEW} evaluations give {cost:.2f} times the distance of {SETTLED}; "
+            f"what is left at {SETTLED}, {many:.3g} beside {floor:.3g} for held-out data, is the error of training."
+        )
+    return told
+
+
+def _pace(sides: Mapping[str, Any]) -> list[str]:
+    """Steps in which each flow reached what each diffusion model ended with, and the other way round."""
+    told = []
+    for name, side in sides.items():
+        final = _last(side)
+        for other_name, other in sides.items():
+            if final is None or name == other_name or side["family"] == other["family"]:
+                continue
+            reached = next(
+                (int(step) for step, values in other["learning"].items() if statistics.median(values) <= final), None
+            )
+            when = "not within its steps" if reached is None else f"by step {reached:,}"
+            told.append(f"{_first(other['title'])} reached the final quality of {side['title']} {when}.")
+    return told
+
+
+def _first(title: str) -> str:
+    """The title at the beginning of a sentence."""
+    return title[:1].upper() + title[1:]
+
+
+def _last(side: Mapping[str, Any]) -> float | None:
+    values = list(side["learning"].values())
+    return statistics.median(values[-1]) if values else None

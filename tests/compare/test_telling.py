@@ -1,0 +1,122 @@
+"""What a comparison says: gains and losses alike, sampling apart from training, and the page around it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rheos.compare import page, sentences
+
+BUDGETS = ("1", "10", "50")
+
+
+def side(title: str, family: str, ways: dict[str, tuple[float, float, float]], **changes: Any) -> dict[str, Any]:
+    """A side of three seeds around given medians."""
+    found = {
+        way: {
+            "quality": {b: [v, 0.9 * v, 1.2 * v] for b, v in zip(BUDGETS, values, strict=True)},
+            "sampling seconds": {"20": [1.0, 1.0, 1.0]},
+        }
+        for way, values in ways.items()
+    }
+    plain = {
+        "title": title,
+        "family": family,
+        "rate": 1e-3,
+        "quality by rate": {"0.001": 2.0, "0.003": None},
+        "diverged": [],
+        "ways": found,
+        "learning": {"10": [9.0, 9.0, 9.0], "20": [2.0, 2.0, 2.0]},
+        "training seconds": [3.0, 3.0, 3.0],
+    }
+    return {**plain, **changes}
+
+
+def result(*sides: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    plain = {
+        "recipe": "images",
+        "data": "built in",
+        "training data": 1437,
+        "network": "UNet",
+        "steps": 400,
+        "batch": 128,
+        "samples": 600,
+        "seeds": 3,
+        "figure": "Frechet distance",
+        "floor": 0.2,
+        "contenders": {f"side-{number}": one for number, one in enumerate(sides)},
+    }
+    return {**plain, **changes}
+
+
+FLOW = side("flow matching", "flow", {"Adams-Bashforth 2": (30.0, 3.0, 2.0)})
+DDPM = side("DDPM", "diffusion", {"DDIM": (40.0, 8.0, 4.0), "DPM-Solver++ (2M)": (40.0, 4.0, 2.5)})
+
+
+def test_the_best_is_named_at_few_and_at_many_evaluations() -> None:
+    told = sentences(result(DDPM, FLOW))
+    assert told[0] == "At 10 evaluations a sample the least Frechet distance is that of flow matching, 3; then DDPM 8."
+    assert told[1] == "At 50 evaluations a sample the least Frechet distance is that of flow matching, 2; then DDPM 4."
+
+
+def test_a_flow_in_few_steps_beside_a_diffusion_model_in_many() -> None:
+    told = sentences(result(DDPM, FLOW))
+    assert "Flow matching at 10 evaluations (3) is at least as good as DDPM by DDIM at 50 (4)." in told
+    assert "Flow matching at 10 evaluations (3) is worse than DDPM by DPM-Solver++ (2M) at 50 (2.5)." in told
+
+
+def test_diffusion_wins_as_visibly() -> None:
+    strong = side("EDM", "diffusion", {"Heun": (9.0, 1.0, 0.5)}, learning={"10": [1.5] * 3, "20": [1.0] * 3})
+    told = sentences(result(FLOW, strong))
+    assert told[0].startswith("At 10 evaluations a sample the least Frechet distance is that of EDM, 1;")
+    assert "Flow matching at 10 evaluations (3) is worse than EDM by Heun at 50 (0.5)." in told
+    assert "EDM reached the final quality of flow matching by step 10." in told
+    assert "Flow matching reached the final quality of EDM not within its steps." in told
+
+
+def test_the_error_of_sampling_stands_apart_from_that_of_training() -> None:
+    told = sentences(result(DDPM))
+    want = "DDPM by DDIM: 10 evaluations give 2.00 times the distance of 50; what is left at 50, 4 beside 0.2 for"
+    assert any(line.startswith(want) for line in told)
+
+
+def test_what_the_reader_must_not_miss() -> None:
+    told = sentences(result(FLOW, seeds=1))
+    assert "There was one seed, so no spread is shown: differences of some per cent mean nothing." in told
+    assert told[-2].startswith("There was one seed") or told[-1].startswith("1,437 small data and 400 steps tell")
+    gone = side("DDPM", "diffusion", {}, rate=None, diverged=["the loss is not finite"], learning={})
+    gone["training seconds"] = []
+    told = sentences(result(FLOW, gone))
+    assert "DDPM diverged: the loss is not finite" in told
+    assert not any(line.startswith("There was one seed") for line in told)
+    assert "DDPM" in page(result(FLOW, gone), {})
+    nobody = page(result(gone), {})
+    assert "the loss is not finite" in nobody
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, dict[int, Path]]:
+    file = tmp_path / "x.png"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(file)
+    return {"side-0": {1: file, 10: file}, "side-1": {}}
+
+
+def test_the_page_holds_everything_and_needs_nothing_else(pictures: dict[str, dict[int, Path]]) -> None:
+    found = result(DDPM, FLOW)
+    text = page(found, pictures)
+    assert text == page(found, pictures)
+    for part in ("DDPM, DDIM", "flow matching, Adams-Bashforth 2", "8 (7.2 to 9.6)", "0.001: 2, 0.003: diverged"):
+        assert part in text, part
+    # Two plots and two pictures of samples, all inside.
+    assert len(re.findall(r"<img[^>]* src=\"data:image/png;base64,", text)) == 4
+    assert len(re.findall(r"<img class=samples", text)) == 2
+    assert "1 evaluation<br>" in text
+    assert "10 evaluations<br>" in text
+    assert not re.search(r"(src|href)=\"(?!data:)", text)
+    assert "3 seeds" in text
+    assert "without bands" in page(result(FLOW, seeds=1), {})
