@@ -1,7 +1,7 @@
 """Quality against network evaluations for each coupling, at equal budgets of training.
 
     python bench/quality.py eight-gaussians moons digits [--seeds 3]
-    RHEOS_DATA=... python bench/quality.py fashion [--seeds 3] [--steps 600]
+    RHEOS_DATA=... python bench/quality.py fashion [--seeds 3] [--steps 400]
 
 Same network, initial weights, data order, noise, optimiser and number of steps for every coupling; another seed changes
 all of them. Without labels: energy distance to fresh points in the plane; Frechet distance to the training images on

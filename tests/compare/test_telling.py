@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rheos.compare import page, sentences
+from rheos.compare import findings, page
 
 BUDGETS = ("1", "10", "50")
+
+
+def sentences(found: dict[str, Any]) -> list[str]:
+    return [line for lines in findings(found).values() for line in lines]
 
 
 def side(title: str, family: str, ways: dict[str, tuple[float, float, float]], **changes: Any) -> dict[str, Any]:
@@ -95,6 +99,7 @@ def test_what_the_reader_must_not_miss() -> None:
     assert "DDPM diverged: the loss is not finite" in told
     assert not any(line.startswith("There was one seed") for line in told)
     assert "DDPM" in page(result(FLOW, gone), {})
+    assert list(findings(result(gone))) == ["Read with care"]
     nobody = page(result(gone), {})
     assert "the loss is not finite" in nobody
 
@@ -115,8 +120,9 @@ def test_the_page_holds_everything_and_needs_nothing_else(pictures: dict[str, di
     # Two plots and two pictures of samples, all inside.
     assert len(re.findall(r"<img[^>]* src=\"data:image/png;base64,", text)) == 4
     assert len(re.findall(r"<img class=samples", text)) == 2
-    assert "1 evaluation<br>" in text
-    assert "10 evaluations<br>" in text
+    # A row a number of evaluations, a column a side that has pictures.
+    assert re.findall(r"<tr><th>(\d+)</th>", text) == ["1", "10"]
+    assert "<tr><th>evaluations</th><th>DDPM</th></tr>" in text
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     assert "3 seeds" in text
     assert "without bands" in page(result(FLOW, seeds=1), {})

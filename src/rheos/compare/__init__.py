@@ -3,6 +3,6 @@
 from .contenders import CONTENDERS, Contender, contender
 from .page import page
 from .study import Study, chosen_rate
-from .telling import sentences
+from .telling import findings
 
-__all__ = ["CONTENDERS", "Contender", "Study", "chosen_rate", "contender", "page", "sentences"]
+__all__ = ["CONTENDERS", "Contender", "Study", "chosen_rate", "contender", "findings", "page"]

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure as Plot
 
 from ..evaluation import html
-from .telling import Result, sentences
+from .telling import Result, findings
 
 COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7")
 MARKERS = {"flow": "o", "diffusion": "s"}
@@ -24,7 +24,7 @@ def page(result: Result, pictures: Mapping[str, Mapping[int, Path]]) -> str:
         result: what :meth:`~rheos.compare.Study.run` told.
         pictures: PNG files of samples by contender and number of evaluations.
     """
-    title = f"{result['recipe']}: flow matching and diffusion on equal terms"
+    title = f"Flow matching and diffusion on equal terms: {result['recipe']}"
     facts = {
         "data": f"{result['data']}, {result['training data']:,} to train on",
         "network": result["network"],
@@ -33,7 +33,8 @@ def page(result: Result, pictures: Mapping[str, Mapping[int, Path]]) -> str:
     }
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
     body = [f"<dl>{listed}</dl>", "<h2>What was found</h2>"]
-    body.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in sentences(result)) + "</ul>")
+    for about, lines in findings(result).items():
+        body.append(f"<h3>{escape(about)}</h3><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>")
     sides = {name: side for name, side in result["contenders"].items() if side["ways"]}
     if sides:
         body += ["<h2>Quality against evaluations</h2>", _against_evaluations(result, sides), _table(sides)]
@@ -41,7 +42,7 @@ def page(result: Result, pictures: Mapping[str, Mapping[int, Path]]) -> str:
         body += ["<h2>Learning rates and time</h2>", _rates(result["contenders"])]
     shown = {name: files for name, files in pictures.items() if files}
     if shown:
-        body += ["<h2>Samples from the same noise</h2>", *_grids(result["contenders"], shown)]
+        body += ["<h2>Samples from the same noise</h2>", _grid(result["contenders"], shown)]
     return html.whole(title, body)
 
 
@@ -122,11 +123,15 @@ def _rates(sides: Mapping[str, Any]) -> str:
     return html.table(head, rows)
 
 
-def _grids(sides: Mapping[str, Any], pictures: Mapping[str, Mapping[int, Path]]) -> list[str]:
-    parts = []
-    for name, files in pictures.items():
-        parts.append(f"<h3>{escape(sides[name]['title'])}</h3>")
-        for budget, file in sorted(files.items()):
-            shown = html.picture(file.read_bytes(), f"{sides[name]['title']}, {budget} evaluations", samples=True)
-            parts.append(f"<p>{budget} evaluation{'s' if budget > 1 else ''}<br>{shown}</p>")
-    return parts
+def _grid(sides: Mapping[str, Any], pictures: Mapping[str, Mapping[int, Path]]) -> str:
+    """A column a side, a row a number of evaluations."""
+    head = "".join(f"<th>{escape(sides[name]['title'])}</th>" for name in pictures)
+    rows = []
+    for budget in sorted({budget for files in pictures.values() for budget in files}):
+        cells = []
+        for name, files in pictures.items():
+            caption = f"{sides[name]['title']}, {budget} evaluations"
+            shown = html.picture(files[budget].read_bytes(), caption, samples=True) if budget in files else ""
+            cells.append(f"<td>{shown}</td>")
+        rows.append(f"<tr><th>{budget}</th>{''.join(cells)}</tr>")
+    return f"<table><tr><th>evaluations</th>{head}</tr>{''.join(rows)}</table>"

@@ -31,7 +31,7 @@ BUDGETS = (1, 2, 4, 10, 20, 50, 100)
 SHOWN = (1, 2, 4, 10, 20, 50)
 """Those whose samples are shown side by side, from the same noise."""
 
-PICTURED = 20
+PICTURED = 100
 """Samples in a picture."""
 
 SETTLED = 50

@@ -14,18 +14,27 @@ FEW = 10
 Result = Mapping[str, Any]
 
 
-def sentences(result: Result) -> list[str]:
-    """The findings, one by one."""
+def findings(result: Result) -> dict[str, list[str]]:
+    """What was found, by what it is about."""
     sides = {name: side for name, side in result["contenders"].items() if side["ways"]}
-    figure = result["figure"]
-    told = []
-    for budget in (FEW, SETTLED):
-        told += _best(sides, budget, figure)
-    told += _few_against_many(sides)
-    told += [line for side in sides.values() for line in _errors(side, result["floor"])]
-    told += _pace(sides)
-    for side in result["contenders"].values():
-        told += [f"{_first(side['title'])} diverged: {reason}" for reason in side["diverged"]]
+    about = {
+        "The best": [line for budget in (FEW, SETTLED) for line in _best(sides, budget, result["figure"])],
+        f"A flow in {FEW} evaluations beside diffusion in {SETTLED}": _few_against_many(sides),
+        "Errors of sampling and of training": [
+            line for side in sides.values() for line in _errors(side, result["floor"])
+        ],
+        "Pace of training": _pace(sides),
+        "Read with care": _cautions(result),
+    }
+    return {name: lines for name, lines in about.items() if lines}
+
+
+def _cautions(result: Result) -> list[str]:
+    told = [
+        f"{_first(side['title'])} diverged: {reason}"
+        for side in result["contenders"].values()
+        for reason in side["diverged"]
+    ]
     told.append(
         "Each side trained at its own learning rate, the best of the same few; network, first weights, order of the "
         "data, batch and steps were the same."
