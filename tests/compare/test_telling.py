@@ -37,6 +37,11 @@ def side(title: str, family: str, ways: dict[str, tuple[float, float, float]], *
         "ways": found,
         "learning": {"10": [9.0, 9.0, 9.0], "20": [2.0, 2.0, 2.0]},
         "training seconds": [3.0, 3.0, 3.0],
+        "stress": {"same seed, same bits": [True] * 3, "noise of 5%": [0.02, 0.01, 0.03]},
+        "cost": {
+            "training": {"passes": 1, "operations": 1000, "bytes": 500},
+            "sampling": {"operations": 200, "bytes": 100},
+        },
     }
     return {**plain, **changes}
 
@@ -89,11 +94,38 @@ def test_the_error_of_sampling_stands_apart_from_that_of_training() -> None:
     assert any(line.startswith(want) for line in told)
 
 
+def test_equal_networks_cost_alike_and_what_does_not_is_named() -> None:
+    told = findings(result(DDPM, FLOW))["Cost"]
+    assert told[0] == "Nothing is simulated to train: a step of each side takes one pass through the network."
+    assert "For the gradient of a batch all take the same memory, to 0.0 %." in told
+    dear = {"training": {"passes": 2, "operations": 1500, "bytes": 510}, "sampling": {"operations": 200, "bytes": 130}}
+    told = findings(result(side("Twice", "flow", {"Euler": (3.0, 2.0, 1.0)}, cost=dear), DDPM))["Cost"]
+    assert not told[0].startswith("Nothing is simulated")
+    assert "For the gradient of a batch Twice takes 50 % more operations than DDPM." in told
+    assert "For the gradient of a batch all take the same memory, to 2.0 %." in told
+    assert "For samples of ten evaluations Twice takes 30 % more memory than DDPM." in told
+
+
+def test_errors_of_the_network_are_ranked() -> None:
+    calm = side(
+        "Calm", "flow", {"Euler": (3.0, 2.0, 1.0)}, stress={"noise of 5%": [0.001], "same seed, same bits": [True]}
+    )
+    told = findings(result(DDPM, calm))["Errors of the network"]
+    assert told[0] == "With noise of 5% samples move by, of their standard deviation: Calm 0.1 %, DDPM 2 %."
+    assert told[1] == "The same seed gave the same bits for every side."
+    odd = side(
+        "Odd", "flow", {"Euler": (3.0, 2.0, 1.0)}, stress={"noise of 5%": [0.1], "same seed, same bits": [False]}
+    )
+    assert "did not give the same bits" in findings(result(odd))["Errors of the network"][1]
+
+
 def test_what_the_reader_must_not_miss() -> None:
     told = sentences(result(FLOW, seeds=1))
     assert "There was one seed, so no spread is shown: differences of some per cent mean nothing." in told
     assert told[-2].startswith("There was one seed") or told[-1].startswith("1,437 small data and 400 steps tell")
-    gone = side("DDPM", "diffusion", {}, rate=None, diverged=["the loss is not finite"], learning={})
+    gone = side(
+        "DDPM", "diffusion", {}, rate=None, diverged=["the loss is not finite"], learning={}, stress={}, cost={}
+    )
     gone["training seconds"] = []
     told = sentences(result(FLOW, gone))
     assert "DDPM diverged: the loss is not finite" in told

@@ -40,6 +40,7 @@ def page(result: Result, pictures: Mapping[str, Mapping[int, Path]]) -> str:
         body += ["<h2>Quality against evaluations</h2>", _against_evaluations(result, sides), _table(sides)]
         body += ["<h2>Quality against training</h2>", _against_steps(result, sides)]
         body += ["<h2>Learning rates and time</h2>", _rates(result["contenders"])]
+        body += ["<h2>Cost and errors</h2>", _costs(sides)]
     shown = {name: files for name, files in pictures.items() if files}
     if shown:
         body += ["<h2>Samples from the same noise</h2>", _grid(result["contenders"], shown)]
@@ -121,6 +122,20 @@ def _rates(sides: Mapping[str, Any]) -> str:
         rows.append([side["title"], tried, rate, trained, drawn])
     head = ["", "distance at 50 evaluations by rate", "rate", "seconds of training", "seconds for all samples at 20"]
     return html.table(head, rows)
+
+
+def _costs(sides: Mapping[str, Any]) -> str:
+    """What the machine does not change: operations, memory, and how far samples move when the network errs."""
+    errors = [name for name in next(iter(sides.values()))["stress"] if not name.startswith("same")]
+    rows = []
+    for side in sides.values():
+        training, sampling = side["cost"]["training"], side["cost"]["sampling"]
+        counted = [f"{training['operations'] / 1e9:.3g}", f"{training['bytes'] / 2**20:.3g}"]
+        counted += [f"{sampling['operations'] / 1e9:.3g}", f"{sampling['bytes'] / 2**20:.3g}"]
+        moved = [_spread([100 * value for value in side["stress"][error]]) for error in errors]
+        rows.append([side["title"], *counted, *moved])
+    head = ["", "training: billion operations a batch", "MiB", "sampling 64 by 10: billion operations", "MiB"]
+    return html.table([*head, *(f"{error}: samples move, %" for error in errors)], rows)
 
 
 def _grid(sides: Mapping[str, Any], pictures: Mapping[str, Mapping[int, Path]]) -> str:

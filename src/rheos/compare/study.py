@@ -24,6 +24,8 @@ from ..core.files import write_whole
 from ..recipes import Judge, Recipe, Run, Sampler, Splits
 from ..training import Stopped, Training, fit
 from .contenders import Contender, contender
+from .cost import sampling_cost, training_cost
+from .stress import stressed
 
 BUDGETS = (1, 2, 4, 10, 20, 50, 100)
 """Network evaluations a sample at which quality is measured."""
@@ -37,6 +39,9 @@ PICTURED = 100
 SETTLED = 50
 """Evaluations at which learning rates are compared, and the last that are compared in words: what is left then is the
 error of training more than that of sampling."""
+
+STRESSED = 64
+"""Samples that are drawn under errors."""
 
 MARKS = 4
 """Looks at a model while it learns."""
@@ -158,6 +163,10 @@ class Study:
         else:
             found |= {"learning": _learning(folder), "training seconds": _seconds(folder)}
             found["ways"] = {way: self._measured(cell, way, network, judge) for way in cell.side.ways}
+            found["stress"] = stressed(cell.side.recipe, network, STRESSED, cell.seed)
+            if cell.seed == 0:
+                training = training_cost(cell.side.recipe, splits, self.device)
+                found["cost"] = {"training": training, "sampling": sampling_cost(cell.side.recipe, network)}
         write_whole(file, json.dumps(found, indent=1) + "\n")
         clock.end()
         return found
@@ -251,6 +260,8 @@ def _told(side: Contender, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "ways": ways,
         "learning": {step: [cell["learning"][step] for cell in own] for step in (own[0]["learning"] if own else ())},
         "training seconds": [cell["training seconds"] for cell in own],
+        "stress": {error: [cell["stress"][error] for cell in own] for error in (own[0]["stress"] if own else ())},
+        "cost": own[0]["cost"] if own else {},
     }
 
 

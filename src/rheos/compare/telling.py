@@ -24,6 +24,8 @@ def findings(result: Result) -> dict[str, list[str]]:
             line for side in sides.values() for line in _errors(side, result["floor"])
         ],
         "Pace of training": _pace(sides),
+        "Cost": _cost(sides),
+        "Errors of the network": _stress(sides),
         "Read with care": _cautions(result),
     }
     return {name: lines for name, lines in about.items() if lines}
@@ -121,6 +123,51 @@ def _pace(sides: Mapping[str, Any]) -> list[str]:
             )
             when = "not within its steps" if reached is None else f"by step {reached:,}"
             told.append(f"{_first(other['title'])} reached the final quality of {side['title']} {when}.")
+    return told
+
+
+def _cost(sides: Mapping[str, Any]) -> list[str]:
+    """What equal networks cost, and whether anything is simulated to train them."""
+    known = {name: side for name, side in sides.items() if side["cost"]}
+    if not known:
+        return []
+    told = []
+    passes = {side["cost"]["training"]["passes"] for side in known.values()}
+    if passes == {1}:
+        told.append("Nothing is simulated to train: a step of each side takes one pass through the network.")
+    for part, what in (("training", "the gradient of a batch"), ("sampling", "samples of ten evaluations")):
+        for unit in ("operations", "bytes"):
+            counts = {name: side["cost"][part][unit] for name, side in known.items()}
+            least, most = (choose(counts, key=lambda name: counts[name]) for choose in (min, max))
+            more = counts[most] / counts[least] - 1
+            name = "memory" if unit == "bytes" else unit
+            told.append(
+                f"For {what} all take the same {name}, to {100 * more:.1f} %."
+                if more < 0.05
+                else f"For {what} {known[most]['title']} takes {100 * more:.0f} % more {name} than "
+                f"{known[least]['title']}."
+            )
+    return told
+
+
+def _stress(sides: Mapping[str, Any]) -> list[str]:
+    """By how much samples move when the network errs."""
+    known = {name: side for name, side in sides.items() if side["stress"]}
+    if not known:
+        return []
+    told = []
+    errors = [error for error in next(iter(known.values()))["stress"] if not error.startswith("same")]
+    for error in errors:
+        moved = {name: statistics.median(side["stress"][error]) for name, side in known.items()}
+        ranked = sorted(moved, key=lambda name: moved[name])
+        listed = ", ".join(f"{known[name]['title']} {100 * moved[name]:.2g} %" for name in ranked)
+        told.append(f"With {error} samples move by, of their standard deviation: {listed}.")
+    same = all(all(side["stress"]["same seed, same bits"]) for side in known.values())
+    told.append(
+        "The same seed gave the same bits for every side."
+        if same
+        else "The same seed did not give the same bits for every side; deterministic kernels would."
+    )
     return told
 
 
