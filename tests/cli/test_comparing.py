@@ -34,6 +34,7 @@ def test_what_cannot_be_compared_is_refused(rheos: Any, tmp_path: Path) -> None:
     words = ("compare", "toy", *SMALL, "--out", tmp_path / "out")
     assert "did you mean 'ddpm'" in rheos.refused(*words, "--contenders", "ddmp")
     assert "5 steps train nothing" in rheos.refused(*words, "--steps", 5)
+    assert "--sweep is a choice of learning rates" in rheos.refused(*words, "--sweep")
     assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")

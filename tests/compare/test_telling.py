@@ -100,10 +100,19 @@ def test_equal_networks_cost_alike_and_what_does_not_is_named() -> None:
     assert "For the gradient of a batch all take the same memory, to 0.0 %." in told
     dear = {"training": {"passes": 2, "operations": 1500, "bytes": 510}, "sampling": {"operations": 200, "bytes": 130}}
     told = findings(result(side("Twice", "flow", {"Euler": (3.0, 2.0, 1.0)}, cost=dear), DDPM))["Cost"]
-    assert not told[0].startswith("Nothing is simulated")
+    assert told[0] == "A training step of Twice takes 2 passes through the network."
     assert "For the gradient of a batch Twice takes 50 % more operations than DDPM." in told
     assert "For the gradient of a batch all take the same memory, to 2.0 %." in told
     assert "For samples of ten evaluations Twice takes 30 % more memory than DDPM." in told
+
+
+def test_what_the_learning_rate_matters_is_told_of_three_or_more() -> None:
+    assert "Learning rates" not in findings(result(FLOW))
+    rates = {"0.001": 4.0, "0.003": 2.0, "0.01": 3.0, "0.03": None}
+    swept = side("DDPM", "diffusion", {"DDIM": (4.0, 3.0, 2.0)}, **{"quality by rate": rates})
+    assert findings(result(swept))["Learning rates"] == [
+        "DDPM: over 4 learning rates from 0.001 to 0.03 the worst distance is 2 times the best, and 1 of them diverged."
+    ]
 
 
 def test_errors_of_the_network_are_ranked() -> None:

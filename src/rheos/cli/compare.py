@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from ..compare import Study, contender, page
+from ..compare import Study, contender, page, scaled
 from ..compare.contenders import USUAL
 from ..compare.study import SHOWN, Cell
-from ..core import CheckpointError
+from ..core import CheckpointError, InputError
 from ..core.files import write_whole
 from ..recipes import encode
 from .parts import resolve
@@ -19,6 +19,9 @@ from .train import chosen_device
 RATES = (1e-3, 3e-3)
 """Learning rates that each side tries, when none are named."""
 
+SWEEP = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+"""Those of a sweep."""
+
 SMALL = {"images": {"width": 16, "steps": 400}, "toy": {"width": 64, "steps": 1_000}}
 """What makes a comparison of built-in data end within minutes, unless something else is asked for."""
 
@@ -26,14 +29,16 @@ SMALL = {"images": {"width": 16, "steps": 400}, "toy": {"width": 64, "steps": 1_
 def compare(args: argparse.Namespace) -> int:
     """Compare; a comparison that is in ``--out`` goes on where it stopped."""
     named = ("data", "size", "channels", "width", "net", "steps", "batch")
-    given = {name: value for name in named if (value := getattr(args, name)) is not None}
     small = SMALL.get(args.recipe, {}) if args.data is None and args.net is None else {}
-    recipe = resolve(args.recipe, {**small, **given})
+    options = {**small, **{name: value for name in named if (value := getattr(args, name)) is not None}}
+    recipe = resolve(args.recipe, options)
     out = args.out or Path("comparisons") / args.recipe.replace(":", ".")
+    if args.sweep and args.rates:
+        raise InputError("--sweep is a choice of learning rates; leave it out, or --rates.")
     study = Study(
         recipe,
         tuple(args.contenders or USUAL),
-        tuple(args.rates or RATES),
+        tuple(args.rates or (SWEEP if args.sweep else RATES)),
         args.seeds,
         args.n,
         out,
@@ -41,7 +46,11 @@ def compare(args: argparse.Namespace) -> int:
     )
     sides = [contender(name, recipe) for name in study.names]
     _require_own(out, encode(recipe))
-    result = study.run(lambda line: print(line, file=sys.stderr, flush=True))
+    result = study.run(_say)
+    if args.widths:
+        result["scaling"] = scaled(
+            study, args.widths, lambda width: resolve(args.recipe, {**options, "width": width}), _say
+        )
     write_whole(out / "comparison.json", json.dumps(result, indent=1) + "\n")
     pictures = {}
     for side in sides:
@@ -51,6 +60,10 @@ def compare(args: argparse.Namespace) -> int:
     write_whole(out / "comparison.html", page(result, pictures))
     print(f"done: {out / 'comparison.html'}, and the figures in {out / 'comparison.json'}")
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _require_own(out: Path, recipe: object) -> None:

@@ -167,6 +167,8 @@ def _compare(commands: Any) -> None:
     add("recipe", nargs="?", default="images", metavar="RECIPE", help="images (the default), toy, or module:function")
     add("--contenders", nargs="+", metavar="NAME", help=", ".join(CONTENDERS))
     add("--rates", nargs="+", type=float, metavar="X", help="learning rates that each tries (default: .001 .003)")
+    add("--sweep", action="store_true", help="five learning rates from .0003 to .03 instead")
+    add("--widths", nargs="+", type=int, metavar="N", help="compare at these widths too, and fit a scaling law")
     add("--seeds", type=int, default=3, help="trainings of each (default: 3)")
     add("--n", type=int, default=600, help="samples that are measured (default: 600)")
     add("--out", type=Path, metavar="DIR", help="the folder (default: comparisons/RECIPE)")

@@ -2,7 +2,8 @@
 
 from .contenders import CONTENDERS, Contender, contender
 from .page import page
+from .scaling import law, scaled
 from .study import Study, chosen_rate
 from .telling import findings
 
-__all__ = ["CONTENDERS", "Contender", "Study", "chosen_rate", "contender", "findings", "page"]
+__all__ = ["CONTENDERS", "Contender", "Study", "chosen_rate", "contender", "findings", "law", "page", "scaled"]

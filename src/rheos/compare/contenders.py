@@ -1,4 +1,5 @@
-"""Who takes part in a comparison: flows and diffusion models, each as its paper trains and samples it.
+"""Who takes part in a comparison: flows and diffusion models, each as its paper trains and samples it, and in few
+dimensions the flow that is simulated to train.
 
 All share the recipe's network, data, batch and steps. What differs is the objective, that is path, predicted quantity,
 times and weight, and how samples are drawn.
@@ -6,6 +7,7 @@ times and weight, and how samples are drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
@@ -13,14 +15,17 @@ from typing import Any, Literal, final
 from ..core import InputError, Solver, nearest
 from ..couplings import BatchOT, Conditional
 from ..dynamics import AncestralNoise, Noise
-from ..objectives import EDMWeight, Matching
+from ..objectives import EDMWeight, Matching, SimulatedLikelihood
 from ..objectives.times import LogNormal, Steps, Uniform
 from ..paths import Affine
 from ..recipes import Recipe
 from ..schedules import EDM, Cosine, CosineBetas, Discrete, LinearBetas, VariancePreserving
-from ..solvers import AdamsBashforth, DPMSolver, Euler, Heun, grids
+from ..solvers import RK4, AdamsBashforth, DPMSolver, Euler, Heun, grids
 
-Family = Literal["flow", "diffusion"]
+Family = Literal["flow", "diffusion", "simulated"]
+
+FEW = 16
+"""Numbers in a state up to which a flow is simulated to train."""
 
 
 @final
@@ -31,7 +36,7 @@ class Contender:
     Args:
         name: what the command line calls it.
         title: what a reader sees.
-        family: flow matching or diffusion.
+        family: flow matching, diffusion, or a flow that is simulated to train.
         recipe: everything it is made from; its sampler is the first of the ways.
         ways: how samples are drawn, by name: the recipe with each sampler. The first is the paper's own.
     """
@@ -56,21 +61,31 @@ class _Way:
 @final
 @dataclass(frozen=True)
 class _Side:
-    """What tells one side from another: parts of the objective, and how it is sampled."""
+    """What tells one side from another: the objective, and how it is sampled."""
 
     title: str
     family: Family
     ways: Mapping[str, _Way]
-    parts: Callable[[Recipe], Mapping[str, Any]]
+    objective: Callable[[Recipe], Matching | SimulatedLikelihood]
 
 
-def _parts(path: Affine, **parts: Any) -> Callable[[Recipe], Mapping[str, Any]]:
-    return lambda recipe: {"path": path, "times": Uniform(stratified=True), **parts}
+def _matching(path: Affine, **parts: Any) -> Callable[[Recipe], Matching]:
+    return lambda recipe: Matching(**{"path": path, "times": Uniform(stratified=True), **parts})
 
 
-def _transported(recipe: Recipe) -> Mapping[str, Any]:
+def _transported(recipe: Recipe) -> Matching:
     coupling = Conditional(BatchOT()) if recipe.kind.classes else BatchOT()
-    return {"times": Uniform(stratified=True), "coupling": coupling}
+    return Matching(times=Uniform(stratified=True), coupling=coupling)
+
+
+def _simulated(recipe: Recipe) -> SimulatedLikelihood:
+    size = math.prod(recipe.kind.shape)
+    if size > FEW:
+        raise InputError(
+            f"a flow is simulated to train for states of at most {FEW} numbers, these have {size}: a step would take "
+            "minutes. Leave this contender out."
+        )
+    return SimulatedLikelihood(RK4(), "hutchinson", grid=(1.0, 0.75, 0.5, 0.25, 0.0))
 
 
 _AB2 = {"Adams-Bashforth 2": _Way(lambda path: AdamsBashforth(2))}
@@ -83,20 +98,21 @@ _NOISE = {"predict": "noise", "times": _STEPS}
 _KARRAS = {"predict": "data", "data_std": 0.5, "weight": EDMWeight(0.5), "times": LogNormal(stratified=True)}
 
 CONTENDERS: Mapping[str, _Side] = {
-    "flow": _Side("flow matching on straight lines", "flow", _AB2, _parts(Affine())),
+    "flow": _Side("flow matching on straight lines", "flow", _AB2, _matching(Affine())),
     "flow-ot": _Side("flow matching with optimal transport", "flow", _AB2, _transported),
-    "flow-cosine": _Side("flow matching on the cosine path", "flow", _AB2, _parts(Affine(Cosine()))),
+    "flow-cosine": _Side("flow matching on the cosine path", "flow", _AB2, _matching(Affine(Cosine()))),
     "ddpm": _Side(
-        "DDPM (linear betas)", "diffusion", {**_DDIM, **_DPM}, _parts(Affine(Discrete(LinearBetas())), **_NOISE)
+        "DDPM (linear betas)", "diffusion", {**_DDIM, **_DPM}, _matching(Affine(Discrete(LinearBetas())), **_NOISE)
     ),
     "ddpm-cosine": _Side(
-        "DDPM (cosine betas)", "diffusion", {**_DDIM, **_DPM}, _parts(Affine(Discrete(CosineBetas())), **_NOISE)
+        "DDPM (cosine betas)", "diffusion", {**_DDIM, **_DPM}, _matching(Affine(Discrete(CosineBetas())), **_NOISE)
     ),
-    "v": _Side("v-prediction", "diffusion", {**_DDIM, **_DPM}, _parts(Affine(Cosine()), predict="v")),
+    "v": _Side("v-prediction", "diffusion", {**_DDIM, **_DPM}, _matching(Affine(Cosine()), predict="v")),
     "vp": _Side(
-        "VP score model", "diffusion", {**_DPM, **_DDIM}, _parts(Affine(VariancePreserving()), predict="noise")
+        "VP score model", "diffusion", {**_DPM, **_DDIM}, _matching(Affine(VariancePreserving()), predict="noise")
     ),
-    "edm": _Side("EDM", "diffusion", _HEUN, _parts(Affine(EDM()), **_KARRAS)),
+    "edm": _Side("EDM", "diffusion", _HEUN, _matching(Affine(EDM()), **_KARRAS)),
+    "simulated": _Side("a flow that is simulated to train", "simulated", _AB2, _simulated),
 }
 """Every side by name."""
 
@@ -107,18 +123,25 @@ USUAL = ("flow", "flow-ot", "ddpm", "v")
 def contender(name: str, recipe: Recipe) -> Contender:
     """A side, with all but its own parts from ``recipe``.
 
+    Args:
+        name: one of :data:`CONTENDERS`; ``NAME:QUANTITY`` has the network predict another quantity than its own.
+        recipe: what all sides share.
+
     Raises:
-        InputError: if there is no such side, or the recipe's objective is not matching.
+        InputError: if there is no such side, or it cannot predict that, or the recipe's objective is not matching.
     """
-    if name not in CONTENDERS:
-        raise InputError(f"there is no contender {name!r}; {nearest(name, CONTENDERS)}")
+    plain, _, quantity = name.partition(":")
+    if plain not in CONTENDERS:
+        raise InputError(f"there is no contender {plain!r}; {nearest(plain, CONTENDERS)}")
     if not isinstance(recipe.objective, Matching):
         raise InputError(f"a comparison is one of matching, and {recipe.name} has another objective.")
-    side = CONTENDERS[name]
-    objective = Matching(**side.parts(recipe))
+    side = CONTENDERS[plain]
+    objective, title = side.objective(recipe), side.title
+    if quantity:
+        objective, title = replace(objective, predict=quantity), f"{title}, predicting {quantity}"
     path = objective.path
     ways = {
         way: replace(recipe, objective=objective, solver=how.solver(path), grid=how.grid(path), noise=how.noise)
         for way, how in side.ways.items()
     }
-    return Contender(name, side.title, side.family, next(iter(ways.values())), ways)
+    return Contender(name, title, side.family, next(iter(ways.values())), ways)

@@ -14,7 +14,7 @@ from ..evaluation import html
 from .telling import Result, findings
 
 COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7")
-MARKERS = {"flow": "o", "diffusion": "s"}
+MARKERS = {"flow": "o", "diffusion": "s", "simulated": "^"}
 
 
 def page(result: Result, pictures: Mapping[str, Mapping[int, Path]]) -> str:
@@ -41,6 +41,8 @@ def page(result: Result, pictures: Mapping[str, Mapping[int, Path]]) -> str:
         body += ["<h2>Quality against training</h2>", _against_steps(result, sides)]
         body += ["<h2>Learning rates and time</h2>", _rates(result["contenders"])]
         body += ["<h2>Cost and errors</h2>", _costs(sides)]
+    if "scaling" in result:
+        body += ["<h2>Quality against the size of the network</h2>", _against_size(result)]
     shown = {name: files for name, files in pictures.items() if files}
     if shown:
         body += ["<h2>Samples from the same noise</h2>", _grid(result["contenders"], shown)]
@@ -70,6 +72,18 @@ def _against_steps(result: Result, sides: Mapping[str, Any]) -> str:
         learning = {int(step): values for step, values in side["learning"].items()}
         _band(axes, learning, side["title"], colour, "-", MARKERS[side["family"]])
     return _finished(plot, axes, "training steps", f"{result['figure']}, 20 evaluations", log=False)
+
+
+def _against_size(result: Result) -> str:
+    counts = result["scaling"]["parameters"]
+    plot = Plot(figsize=(7, 3.4), layout="constrained")
+    axes = plot.subplots()
+    for (name, found), colour in zip(result["scaling"]["contenders"].items(), COLOURS * len(counts), strict=False):
+        side = result["contenders"][name]
+        quality = {counts[width]: values for width, values in found["quality"].items()}
+        _band(axes, quality, side["title"], colour, "-", MARKERS[side["family"]])
+    axes.set_xscale("log")
+    return _finished(plot, axes, "parameters of the network", f"{result['figure']}, 50 evaluations", log=False)
 
 
 def _band(axes: Any, found: Mapping[int, Sequence[float]], label: str, colour: str, style: str, marker: str) -> None:

@@ -139,7 +139,7 @@ class Study:
 
     def folder(self, cell: Cell) -> Path:
         """Where a training stands."""
-        return self.out / "runs" / cell.side.name / f"rate-{cell.rate:g}" / f"seed-{cell.seed}"
+        return self.out / "runs" / cell.side.name.replace(":", "-") / f"rate-{cell.rate:g}" / f"seed-{cell.seed}"
 
     def picture(self, cell: Cell, budget: int) -> Path:
         """Where samples of a training are shown."""

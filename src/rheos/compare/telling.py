@@ -11,6 +11,9 @@ from .study import SETTLED
 FEW = 10
 """Evaluations that are called few."""
 
+MANY_RATES = 3
+"""Learning rates from which on their spread is told."""
+
 Result = Mapping[str, Any]
 
 
@@ -24,6 +27,8 @@ def findings(result: Result) -> dict[str, list[str]]:
             line for side in sides.values() for line in _errors(side, result["floor"])
         ],
         "Pace of training": _pace(sides),
+        "Learning rates": _rates(result["contenders"]),
+        "Size of the network": _scaling(result),
         "Cost": _cost(sides),
         "Errors of the network": _stress(sides),
         "Read with care": _cautions(result),
@@ -126,15 +131,50 @@ def _pace(sides: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def _rates(sides: Mapping[str, Any]) -> list[str]:
+    """How much the learning rate matters, where more than two were tried."""
+    told = []
+    for side in sides.values():
+        tried = side["quality by rate"]
+        known = [value for value in tried.values() if value is not None]
+        if len(tried) < MANY_RATES or not known:
+            continue
+        lost = len(tried) - len(known)
+        failed = f", and {lost} of them diverged" if lost else ""
+        told.append(
+            f"{_first(side['title'])}: over {len(tried)} learning rates from {min(tried, key=float)} to "
+            f"{max(tried, key=float)} the worst distance is {max(known) / min(known):.3g} times the best{failed}."
+        )
+    return told
+
+
+def _scaling(result: Result) -> list[str]:
+    """How predictably quality follows the size of the network."""
+    told = []
+    for name, found in result.get("scaling", {"contenders": {}})["contenders"].items():
+        if found["exponent"] is not None:
+            told.append(
+                f"{_first(result['contenders'][name]['title'])}: the distance goes with the number of parameters to "
+                f"the power of {found['exponent']:.2f}; the widths lie off that line by a factor of "
+                f"{found['off by a factor of']:.2f}."
+            )
+    return told
+
+
 def _cost(sides: Mapping[str, Any]) -> list[str]:
     """What equal networks cost, and whether anything is simulated to train them."""
     known = {name: side for name, side in sides.items() if side["cost"]}
     if not known:
         return []
     told = []
-    passes = {side["cost"]["training"]["passes"] for side in known.values()}
-    if passes == {1}:
+    passes = {name: side["cost"]["training"]["passes"] for name, side in known.items()}
+    if set(passes.values()) == {1}:
         told.append("Nothing is simulated to train: a step of each side takes one pass through the network.")
+    told += [
+        f"A training step of {known[name]['title']} takes {count} passes through the network."
+        for name, count in passes.items()
+        if count > 1
+    ]
     for part, what in (("training", "the gradient of a batch"), ("sampling", "samples of ten evaluations")):
         for unit in ("operations", "bytes"):
             counts = {name: side["cost"][part][unit] for name, side in known.items()}
