@@ -12,7 +12,7 @@ import torch
 
 from rheos.compare import Study, chosen_rate, study
 from rheos.compare.study import BUDGETS, Cell, contender
-from rheos.core import InputError, RheosError
+from rheos.core import DivergedError, InputError, RheosError
 from rheos.recipes import Recipe, Run, toy
 from rheos.training import Stopped, fit
 
@@ -122,7 +122,7 @@ def test_it_goes_on_where_it_stopped(
 def test_what_diverges_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(network: Any, objective: Any, *args: Any, **options: Any) -> Any:
         if objective.predict == "noise":
-            raise RheosError("the loss is not finite")
+            raise DivergedError("the loss is not finite")
         return fit(network, objective, *args, **options)
 
     monkeypatch.setattr(study, "fit", failing)
@@ -132,6 +132,29 @@ def test_what_diverges_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch:
     assert (ddpm["rate"], ddpm["ways"], ddpm["quality by rate"]) == (None, {}, {"0.001": None})
     assert len(result["contenders"]["flow"]["training seconds"]) == 2
     assert chosen_rate([]) is None
+
+
+def test_samples_that_are_not_finite_are_a_divergence_and_other_errors_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, draw_samples: Any, **options: Any) -> Any:
+        done = fit(*args, **options)
+        for parameter in done.average.parameters():
+            parameter.data.fill_(torch.nan)
+        return done
+
+    monkeypatch.setattr(study, "fit", broken)
+    result = made(tmp_path, names=("flow",), rates=(1e-3,), seeds=1).run(lambda line: None)
+    assert result["contenders"]["flow"]["diverged"] == ["samples of 1 evaluations are not finite."]
+
+    def full(*args: Any, **options: Any) -> Any:
+        raise RheosError("the disk is full")
+
+    # What is no property of a side is not kept as one.
+    monkeypatch.setattr(study, "fit", full)
+    with pytest.raises(RheosError, match="the disk is full"):
+        made(tmp_path / "full", names=("flow",), rates=(1e-3,), seeds=1).run(lambda line: None)
+    assert not list((tmp_path / "full").glob("runs/*/*/*/cell.json"))
 
 
 def test_too_little_memory_halves_the_parts_of_a_batch(
@@ -153,8 +176,8 @@ def test_too_little_memory_halves_the_parts_of_a_batch(
     found = result["contenders"]["flow"]["quality by rate"]["0.01"]
     assert found == pytest.approx(whole[1]["contenders"]["flow"]["quality by rate"]["0.01"], rel=1e-2)
     monkeypatch.setattr(study, "fit", lambda *args, **options: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
-    told = made(tmp_path / "none", names=("flow",), rates=(1e-2,), seeds=1).run(lambda line: None)
-    assert "cannot be halved; give a smaller --batch" in told["contenders"]["flow"]["diverged"][0]
+    with pytest.raises(InputError, match="cannot be halved; give a smaller --batch"):
+        made(tmp_path / "none", names=("flow",), rates=(1e-2,), seeds=1).run(lambda line: None)
 
 
 def test_what_makes_no_comparison_is_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def compare(args: argparse.Namespace) -> int:
         chosen_device(args.device),
     )
     sides = [contender(name, recipe) for name in study.names]
-    _require_own(out, encode(recipe))
+    _require_own(out, {"recipe": encode(recipe), "samples": study.count})
     result = study.run(_say)
     if args.widths:
         result["scaling"] = scaled(
@@ -66,19 +66,19 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _require_own(out: Path, recipe: object) -> None:
+def _require_own(out: Path, made: object) -> None:
     """Make the folder of a comparison, or see that it is this one's.
 
     Raises:
         CheckpointError: if it is of another comparison, or of something else.
     """
     file = out / "study.json"
-    content = json.dumps(recipe, indent=1) + "\n"
+    content = json.dumps(made, indent=1) + "\n"
     if not file.exists():
         if out.exists() and any(out.iterdir()):
             raise CheckpointError(f"{out} exists and is no comparison; give --out another name.")
         write_whole(file, content)
-    elif json.loads(file.read_text()) != recipe:
+    elif json.loads(file.read_text()) != made:
         raise CheckpointError(
             f"{out} is a comparison on another network, other data or other settings; give --out another name."
         )

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import nn
 
-from ..core import InputError, RheosError
+from ..core import DivergedError, InputError
 from ..core.files import write_whole
-from ..recipes import Judge, Recipe, Run, Sampler, Splits
-from ..training import Stopped, Training, fit
+from ..recipes import Drawn, Judge, Recipe, Run, Sampler, Splits
+from ..training import Training, fit
 from .contenders import Contender, contender
 from .cost import sampling_cost, training_cost
 from .stress import stressed
@@ -156,17 +156,14 @@ class Study:
         found: dict[str, Any] = {"rate": cell.rate, "seed": cell.seed}
         try:
             network = self._trained(cell, splits, judge)
-        except Stopped:
-            raise
-        except RheosError as error:
-            found["diverged"] = str(error)
-        else:
             found |= {"learning": _learning(folder), "training seconds": _seconds(folder)}
             found["ways"] = {way: self._measured(cell, way, network, judge) for way in cell.side.ways}
             found["stress"] = stressed(cell.side.recipe, network, STRESSED, cell.seed)
             if cell.seed == 0:
                 training = training_cost(cell.side.recipe, splits, self.device)
                 found["cost"] = {"training": training, "sampling": sampling_cost(cell.side.recipe, network)}
+        except DivergedError as error:
+            found = {"rate": cell.rate, "seed": cell.seed, "diverged": str(error)}
         write_whole(file, json.dumps(found, indent=1) + "\n")
         clock.end()
         return found
@@ -192,7 +189,7 @@ class Study:
         def look(step: int, average: nn.Module) -> None:
             sampler = Sampler(run.recipe, average, run.seed)
             drawn = sampler.draw(max(10, self.count // 2), evaluations=BUDGETS[4])
-            known = _learning(run.folder) | {str(step): judge.distance(drawn.states)}
+            known = _learning(run.folder) | {str(step): _distance(drawn, judge)}
             write_whole(run.folder / "learning.json", json.dumps(known) + "\n", sync=False)
 
         return fit(
@@ -220,11 +217,22 @@ class Study:
             began = time.perf_counter()
             drawn = sampler.draw(self.count, evaluations=budget)
             seconds[str(budget)] = time.perf_counter() - began
-            quality[str(budget)] = judge.distance(drawn.states)
+            quality[str(budget)] = _distance(drawn, judge)
             if cell.seed == 0 and budget in SHOWN and way == next(iter(cell.side.ways)):
                 labels = None if drawn.labels is None else drawn.labels[:PICTURED]
                 self.recipe.kind.write(drawn.states[:PICTURED], labels, self.picture(cell, budget))
         return {"quality": quality, "sampling seconds": seconds}
+
+
+def _distance(drawn: Drawn, judge: Judge) -> float:
+    """The figure of samples.
+
+    Raises:
+        DivergedError: if they are not finite.
+    """
+    if not bool(drawn.states.isfinite().all()):
+        raise DivergedError(f"samples of {drawn.evaluations} evaluations are not finite.")
+    return judge.distance(drawn.states)
 
 
 def chosen_rate(cells: list[dict[str, Any]]) -> float | None:
@@ -287,7 +295,7 @@ def _smaller(settings: Training) -> Training:
     """The same global batch in parts of half the size.
 
     Raises:
-        InputError: if a part is a single row already.
+        InputError: if the parts cannot be halved.
     """
     if settings.batch % (2 * settings.accumulate):
         raise InputError(

@@ -4,6 +4,7 @@ from .condition import Cond, drop, null
 from .errors import (
     CheckpointError,
     DataError,
+    DivergedError,
     InputError,
     MissingExtraError,
     RheosError,
@@ -44,6 +45,7 @@ __all__ = [
     "Coupling",
     "DataError",
     "DatasetCoupling",
+    "DivergedError",
     "Draw",
     "Dynamics",
     "Guidance",

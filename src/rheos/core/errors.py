@@ -34,6 +34,10 @@ class CheckpointError(InputError):
     """A run folder or a checkpoint is damaged, foreign, or of another recipe."""
 
 
+class DivergedError(RheosError):
+    """A training, or the samples of what it left, did not stay finite."""
+
+
 class MissingExtraError(RheosError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

@@ -19,7 +19,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from ..core import InputError, Objective, Order, RheosError, Rng, Stream
+from ..core import DivergedError, InputError, Objective, Order, Rng, Stream
 from ..core.files import unwritable
 from ..data import Dataset, Read, States
 from . import checkpoint, snapshots
@@ -103,7 +103,8 @@ def fit(
     Raises:
         Stopped: when Ctrl-C or SIGTERM asked for it; everything is saved.
         CheckpointError: if ``out`` belongs to another run, or every checkpoint is damaged.
-        RheosError: if the disk is full, or the loss does not become finite at any learning rate.
+        DivergedError: if the loss does not become finite at any learning rate.
+        RheosError: if the disk is full.
     """
     out = Path(out)
     with contextlib.ExitStack() as stack:
@@ -291,7 +292,7 @@ class _Run:
         """Load the last good checkpoint and halve the learning rate."""
         scale, failed = self.state.scale / 2, self.state.step
         if scale < 0.5**MOST_RETURNS:
-            raise RheosError(
+            raise DivergedError(
                 f"the loss or its gradient is still not finite after the learning rate was halved {MOST_RETURNS} "
                 "times: the data, the objective or the network give numbers that are not finite. Nothing that was "
                 "saved is lost."
