@@ -16,8 +16,6 @@ from kept import ABSENT, fastest, read, table
 
 LEDGER = Path(__file__).resolve().parents[1] / "docs" / "claims.json"
 
-VERDICTS = ("confirmed", "confirmed in part", "refuted", "not testable here", "open")
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -26,7 +24,7 @@ class Claim:
     Args:
         text: the claim in a line.
         settled: by what it is settled.
-        verdict: one of :data:`VERDICTS`.
+        verdict: confirmed, confirmed in part, refuted, not testable here, or open.
         measured: writes what was found, from the results that are kept.
         command: makes that again; for what cannot be tested here, on a larger machine.
         evidence: files of results or tests, from the root of the project.

@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure as Plot
 
 from ..evaluation import html
+from .study import BUDGETS, LEARNING, SETTLED
 from .telling import Result, findings
 
 COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7")
@@ -71,7 +72,7 @@ def _against_steps(result: Result, sides: Mapping[str, Any]) -> str:
     for side, colour in zip(sides.values(), COLOURS * len(sides), strict=False):
         learning = {int(step): values for step, values in side["learning"].items()}
         _band(axes, learning, side["title"], colour, "-", MARKERS[side["family"]])
-    return _finished(plot, axes, "training steps", f"{result['figure']}, 20 evaluations", log=False)
+    return _finished(plot, axes, "training steps", f"{result['figure']}, {LEARNING} evaluations", log=False)
 
 
 def _against_size(result: Result) -> str:
@@ -83,7 +84,7 @@ def _against_size(result: Result) -> str:
         quality = {counts[width]: values for width, values in found["quality"].items()}
         _band(axes, quality, side["title"], colour, "-", MARKERS[side["family"]])
     axes.set_xscale("log")
-    return _finished(plot, axes, "parameters of the network", f"{result['figure']}, 50 evaluations", log=False)
+    return _finished(plot, axes, "parameters of the network", f"{result['figure']}, {SETTLED} evaluations", log=False)
 
 
 def _band(axes: Any, found: Mapping[int, Sequence[float]], label: str, colour: str, style: str, marker: str) -> None:
@@ -98,7 +99,7 @@ def _finished(plot: Plot, axes: Any, across: str, figure: str, *, log: bool) -> 
     axes.set_yscale("log")
     if log:
         axes.set_xscale("log")
-        axes.set_xticks([1, 2, 4, 10, 20, 50, 100], ["1", "2", "4", "10", "20", "50", "100"])
+        axes.set_xticks(BUDGETS, list(map(str, BUDGETS)))
         axes.minorticks_off()
     axes.set_xlabel(across)
     axes.set_ylabel(figure)
@@ -131,11 +132,11 @@ def _rates(sides: Mapping[str, Any]) -> str:
         )
         trained = _spread(side["training seconds"]) if side["training seconds"] else ""
         ways = side["ways"]
-        drawn = _spread(next(iter(ways.values()))["sampling seconds"]["20"]) if ways else ""
+        drawn = _spread(next(iter(ways.values()))["sampling seconds"][str(LEARNING)]) if ways else ""
         rate = "" if side["rate"] is None else f"{side['rate']:g}"
         rows.append([side["title"], tried, rate, trained, drawn])
-    head = ["", "distance at 50 evaluations by rate", "rate", "seconds of training", "seconds for all samples at 20"]
-    return html.table(head, rows)
+    quality, drawing = f"distance at {SETTLED} evaluations by rate", f"seconds for all samples at {LEARNING}"
+    return html.table(["", quality, "rate", "seconds of training", drawing], rows)
 
 
 def _costs(sides: Mapping[str, Any]) -> str:

@@ -43,6 +43,9 @@ error of training more than that of sampling."""
 STRESSED = 64
 """Samples that are drawn under errors."""
 
+LEARNING = 20
+"""Evaluations of the samples by which a model is looked at while it learns."""
+
 MARKS = 4
 """Looks at a model while it learns."""
 
@@ -188,7 +191,7 @@ class Study:
     def _fitted(self, run: Run, splits: Splits, judge: Judge) -> nn.Module:
         def look(step: int, average: nn.Module) -> None:
             sampler = Sampler(run.recipe, average, run.seed)
-            drawn = sampler.draw(max(10, self.count // 2), evaluations=BUDGETS[4])
+            drawn = sampler.draw(max(10, self.count // 2), evaluations=LEARNING)
             known = _learning(run.folder) | {str(step): _distance(drawn, judge)}
             write_whole(run.folder / "learning.json", json.dumps(known) + "\n", sync=False)
 

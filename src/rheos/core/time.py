@@ -45,6 +45,18 @@ def as_time(t: Tensor | float, x: Tensor) -> Tensor:
     return t
 
 
+def factor(value: Tensor, x: Tensor) -> Tensor:
+    """A number a time, ready to multiply the state ``x``: expanded, and of its type."""
+    return expand(value, x).to(x.dtype)
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient of what depends on time, and 0 where the denominator is 0; with a gradient that is finite there
+    too."""
+    empty = denominator == 0
+    return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
+
+
 def _mismatch(t: Tensor, x: Tensor) -> ShapeError:
     return ShapeError(
         f"the shape of a time must be a prefix of the state's: the state has {tuple(x.shape)}, the time has "

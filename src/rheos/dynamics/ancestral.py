@@ -25,7 +25,7 @@ from torch import Tensor
 from ..core.errors import InputError, UndeterminedError
 from ..core.protocols import Model
 from ..core.rng import Rng
-from ..core.time import expand
+from ..core.time import factor, ratio
 from .diffusion import Convertible
 from .flow import Flow
 
@@ -74,11 +74,11 @@ class Ancestral:
     def move(self, x: Tensor, rate: Tensor, t: Tensor, s: Tensor, rng: Rng | None = None) -> Tensor:
         """The state at ``s`` for a data prediction that is held, and noise with a key a row."""
         (a, b), (alpha, sigma) = self.path.schedule(t), self.path.schedule(s)
-        kappa = (b.square() - (_ratio(a, alpha) * sigma).square()).clamp(min=0.0).sqrt()
+        kappa = (b.square() - (ratio(a, alpha) * sigma).square()).clamp(min=0.0).sqrt()
         kappa = torch.where(alpha * b > a * sigma, kappa, 0.0)
-        spread = self.eta * sigma * _ratio(kappa, b)
-        kept = _ratio((sigma.square() - spread.square()).clamp(min=0.0).sqrt(), b)
-        moved = _at(alpha - kept * a, x) * rate + _at(kept, x) * x
+        spread = self.eta * sigma * ratio(kappa, b)
+        kept = ratio((sigma.square() - spread.square()).clamp(min=0.0).sqrt(), b)
+        moved = factor(alpha - kept * a, x) * rate + factor(kept, x) * x
         if not self.eta:
             return moved
         if rng is None:
@@ -90,7 +90,7 @@ class Ancestral:
             wide = self.eta * kappa * ((alpha.square() + sigma.square()) / (a.square() + b.square())).sqrt()
             spread = torch.where(sigma == 0, 0.0, wide)
         noise = rng.per_row(x.shape[0], x.device).normal(*x.shape[1:], dtype=x.dtype)
-        return moved + _at(spread, x) * noise
+        return moved + factor(spread, x) * noise
 
     def determined(self, t: Tensor) -> Tensor:
         """Where the velocity determines the data, and the state the noise; of the shape of ``t``."""
@@ -98,14 +98,3 @@ class Ancestral:
         told = (frame.sigma != 0) & (torch.as_tensor(frame.speed, device=t.device) != 0)
         flow = self.flow.determined(t)
         return told if flow is None else told & flow
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, and 0 where the denominator is 0."""
-    empty = denominator == 0
-    return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
-
-
-def _at(value: Tensor, x: Tensor) -> Tensor:
-    """A number a time, ready to multiply the state ``x``."""
-    return expand(value, x).to(x.dtype)

@@ -31,7 +31,7 @@ from torch import Tensor
 from ..core.errors import InputError, ShapeError, nearest
 from ..core.protocols import PathSample, Quantity
 from ..core.rng import Rng
-from ..core.time import expand
+from ..core.time import expand, ratio
 from ..schedules import Frame, Linear, Number, Schedule
 
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
@@ -124,12 +124,12 @@ class Affine:
     def _score_from_velocity(self, u: Tensor, x: Tensor, frame: Frame) -> Tensor:
         """``(alpha*u - d_alpha*x) / flux``; where the flux is 0 or infinite, ``-x0/sigma``."""
         flux = _tensor(_finite(frame.flux), x)
-        direct = _ratio(frame.alpha * u - _finite(frame.d_alpha) * x, flux)
+        direct = ratio(frame.alpha * u - _finite(frame.d_alpha) * x, flux)
         return torch.where(flux == 0, _wanted(*_ends(u, x, frame, "velocity"), frame, "score"), direct)
 
     def _velocity_from_score(self, score: Tensor, x: Tensor, frame: Frame) -> Tensor:
         """``(d_alpha*x + flux*score) / alpha``; where alpha is 0 the noise alone moves."""
-        direct = _ratio(_finite(frame.d_alpha) * x + _finite(frame.flux) * score, frame.alpha)
+        direct = ratio(_finite(frame.d_alpha) * x + _finite(frame.flux) * score, frame.alpha)
         return torch.where(frame.alpha == 0, _finite(frame.d_sigma) * (-frame.sigma * score), direct)
 
 
@@ -137,17 +137,17 @@ def _ends(value: Tensor, x: Tensor, frame: Frame, given: Quantity) -> tuple[Tens
     """(data, noise) from one quantity and the state; the part that is undetermined is 0."""
     alpha, sigma = frame.alpha, frame.sigma
     if given == "data":
-        return value, _ratio(x - alpha * value, sigma)
+        return value, ratio(x - alpha * value, sigma)
     if given == "noise":
-        return _ratio(x - sigma * value, alpha), value
+        return ratio(x - sigma * value, alpha), value
     if given == "score":
-        return _ratio(x + sigma * sigma * value, alpha), -sigma * value
+        return ratio(x + sigma * sigma * value, alpha), -sigma * value
     square = alpha * alpha + sigma * sigma
     if given == "v":
         return (alpha * x - sigma * value) / square, (sigma * x + alpha * value) / square
     speed = _tensor(frame.speed, alpha)
-    data = _ratio(sigma, speed) * value - frame.q * x
-    noise = frame.p * x - _ratio(alpha, speed) * value
+    data = ratio(sigma, speed) * value - frame.q * x
+    noise = frame.p * x - ratio(alpha, speed) * value
     # An infinite velocity has no weight where the speed is infinite, but inf*0 is no number.
     data = torch.where(torch.isinf(speed), -frame.q * x, data)
     noise = torch.where(torch.isinf(speed), frame.p * x, noise)
@@ -161,7 +161,7 @@ def _wanted(data: Tensor, noise: Tensor, frame: Frame, want: Quantity) -> Tensor
     if want == "noise":
         return noise
     if want == "score":
-        return _ratio(-noise, frame.sigma)
+        return ratio(-noise, frame.sigma)
     if want == "v":
         return frame.alpha * noise - frame.sigma * data
     return _finite(frame.d_alpha) * data + _finite(frame.d_sigma) * noise
@@ -170,12 +170,6 @@ def _wanted(data: Tensor, noise: Tensor, frame: Frame, want: Quantity) -> Tensor
 def _blend(a: Number, x1: Tensor, b: Number, x0: Tensor) -> Tensor:
     straight = isinstance(a, float) and isinstance(b, float) and a == 1.0 and b == -1.0
     return x1 - x0 if straight else a * x1 + b * x0
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, and 0 where the denominator is 0; with a gradient that is finite there too."""
-    empty = denominator == 0
-    return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
 
 
 def _tensor(value: Number, like: Tensor) -> Tensor:

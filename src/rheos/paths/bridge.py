@@ -36,7 +36,7 @@ from torch import Tensor
 from ..core.errors import InputError, ShapeError, nearest
 from ..core.protocols import Model, PathSample, over
 from ..core.rng import Rng
-from ..core.time import expand
+from ..core.time import factor, ratio
 
 Told = Literal["score", "noise"]
 """How the score is told: as it is, or as the noise ``-lam*score``, which stays finite for data without a density."""
@@ -84,16 +84,16 @@ class Bridge:
 
     def point(self, x0: Tensor, x1: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """The state, ``mean + lam*z``."""
-        return _mean(x0, x1, t) + _at(self.scale(t), z) * z
+        return _mean(x0, x1, t) + factor(self.scale(t), z) * z
 
     def velocity(self, x0: Tensor, x1: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """The conditional velocity u, the time derivative of :meth:`point`; at the ends of time its finite part."""
         _same_shape(x0, x1)
-        return x1 - x0 + _at(_ratio(0.5 * (1 - 2 * t) * self.sigma**2, self.scale(t)), z) * z
+        return x1 - x0 + factor(ratio(0.5 * (1 - 2 * t) * self.sigma**2, self.scale(t)), z) * z
 
     def score(self, x: Tensor, x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
         """The conditional score at ``x``, ``-(x - mean)/lam**2``; 0 at the ends of time, where there is no density."""
-        return _at(_ratio(-torch.ones_like(t), self.scale(t).square()), x) * (x - _mean(x0, x1, t))
+        return factor(ratio(-torch.ones_like(t), self.scale(t).square()), x) * (x - _mean(x0, x1, t))
 
     def scale(self, t: Tensor) -> Tensor:
         """lam, the standard deviation at ``t`` of every entry when the ends are known."""
@@ -111,8 +111,8 @@ class Bridge:
         displacement, second = halves(output)
         bend = 0.5 * (square - (1 - 2 * t) * self.sigma**2)
         if require_told(told) == "noise":
-            bend = _ratio(-bend, self.scale(t))
-        return displacement + _at(bend, second) * second
+            bend = ratio(-bend, self.scale(t))
+        return displacement + factor(bend, second) * second
 
     def determined(self, t: Tensor, told: Told = "score") -> Tensor:
         """True where what a network gives determines every drift; of the shape of ``t``."""
@@ -160,18 +160,7 @@ def require_told(told: Told) -> Told:
 
 def _mean(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
     _same_shape(x0, x1)
-    return _at(1 - t, x0) * x0 + _at(t, x1) * x1
-
-
-def _at(value: Tensor, x: Tensor) -> Tensor:
-    """A number a time, ready to multiply the state ``x``."""
-    return expand(value, x).to(x.dtype)
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, and 0 where the denominator is 0; with a gradient that is finite there too."""
-    empty = denominator == 0
-    return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
+    return factor(1 - t, x0) * x0 + factor(t, x1) * x1
 
 
 def _same_shape(x0: Tensor, x1: Tensor) -> None:
