@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compare import STUDIES
 from kept import ABSENT, fastest, read, table
+from rheos.compare import TEXTS, judged, verdicts
+from rheos.compare.figures import quality, quotients, spread
 
 LEDGER = Path(__file__).resolve().parents[1] / "docs" / "claims.json"
 
@@ -96,7 +99,8 @@ def _simulated() -> str:
     ratios = found["iteration"]["64"]["ratio"]
     exact, probed = (fastest(ratios, trace)[1] for trace in ("exact", "hutchinson"))
     times = found["likelihood"]["times the seconds of matching"]
-    reached = {name: row["1.905"] for name, row in times.items() if "1.905" in row and not name.startswith("flow")}
+    rivals = {name: row for name, row in times.items() if name.startswith(("ours", "torchdiffeq"))}
+    reached = {name: row["1.905"] for name, row in rivals.items() if "1.905" in row}
     rival = min(reached, key=lambda name: reached[name])
     return (
         f"a step in 64-d costs the simulated rival at its fastest {exact:,.0f} times as much with the exact trace and "
@@ -105,7 +109,61 @@ def _simulated() -> str:
     )
 
 
-CLAIMS: dict[str, Claim] = {
+def _studies() -> dict[str, dict[str, Any]]:
+    """The comparisons that are kept, by what they compared."""
+    return {study.title: found for name, study in STUDIES.items() if (found := read(f"compare-{name}")) is not None}
+
+
+def _compared() -> dict[str, Claim]:
+    """The claims that comparisons touch: a verdict holds where all of them agree."""
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    for title, result in _studies().items():
+        for verdict in verdicts(result):
+            found.setdefault(verdict.id, {})[title] = (verdict.verdict, verdict.measured)
+    if architecture := _architectures():
+        found["C16"] = {"UNet and DiT": architecture}
+    return {name: _settled(name, each) for name, each in found.items()}
+
+
+def _settled(name: str, found: dict[str, tuple[str, str]]) -> Claim:
+    words = {verdict for verdict, _ in found.values()}
+    told = ". ".join(
+        f"{title}: {'' if len(words) == 1 else f'{word}; '}{text}" for title, (word, text) in found.items()
+    )
+    names = [key for key, study in STUDIES.items() if study.title in found or name == "C16"]
+    return Claim(
+        OPEN[name].text,
+        OPEN[name].settled,
+        words.pop() if len(words) == 1 else "confirmed in part",
+        lambda: told,
+        "; ".join(f"python bench/compare.py {key}" for key in names),
+        tuple(f"bench/results/compare-{key}.json" for key in names if read(f"compare-{key}") is not None),
+    )
+
+
+def _architectures() -> tuple[str, str] | None:
+    """Whether a flow gains more on its rivals from a transformer than from convolutions."""
+    pairs = {}
+    for data in ("digits", "fashion"):
+        unet, dit = (read(f"compare-{data}{suffix}") for suffix in ("", "-dit"))
+        if unet is None or dit is None:
+            continue
+        for name, rival in unet["contenders"].items():
+            other = dit["contenders"].get(name)
+            if rival["family"] == "diffusion" and other and rival["ways"] and other["ways"]:
+                by_unet, by_dit = (
+                    quotients(quality(found["contenders"]["flow"], 50), quality(side, 50))
+                    for found, side in ((unet, rival), (dit, other))
+                )
+                pairs[f"{data}, {rival['title']}"] = (by_unet, by_dit)
+    if not pairs:
+        return None
+    gains = {name: [b / a for a, b in zip(*pair, strict=False)] for name, pair in pairs.items()}
+    told = ", ".join(f"{spread(a)} on the UNet and {spread(b)} on the DiT ({name})" for name, (a, b) in pairs.items())
+    return judged(gains), f"distance of the flow over the rival's at 50 evaluations: {told}"
+
+
+OPEN: dict[str, Claim] = {
     "C01": Claim(
         "training is 1000 times faster than simulation-based training; 10 to 100 times is the conservative figure",
         "simulated rival: per iteration and to equal likelihood",
@@ -114,13 +172,18 @@ CLAIMS: dict[str, Claim] = {
         "python bench/simulation_free.py",
         ("bench/results/simulation_free.json",),
     ),
-    "C02": Claim("diffusion models simulate the whole generation during training", "compare: training steps"),
-    "C03": Claim("fewer training iterations than diffusion for equal images", "compare: time to equal quality"),
-    "C04": Claim("36 % (or 55 %) less training time: 14 to 9 days", "compare: ratio; scaling with width"),
-    "C05": Claim("20 flow steps replace 50 diffusion steps, 2.3 times as fast", "compare: quality and time"),
-    "C06": Claim("10 to 20 steps, elsewhere 4 to 10, suffice where diffusion needs 100", "compare, plans"),
-    "C07": Claim("Frechet distance 3.92 against 4.89 and 5.48", "a larger machine; ordering on our sets"),
-    "C08": Claim("peak training memory 78 to 62 GB, 21 % less", "compare: memory of equal networks"),
+    "C02": Claim(TEXTS["C02"], "compare: training steps"),
+    "C03": Claim(TEXTS["C03"], "compare: time to equal quality"),
+    "C04": Claim(TEXTS["C04"], "compare: ratio; scaling with width"),
+    "C05": Claim(TEXTS["C05"], "compare: quality and time"),
+    "C06": Claim(TEXTS["C06"], "compare, plans"),
+    "C07": Claim(
+        "Frechet distance 3.92 against 4.89 and 5.48",
+        "a larger machine; ordering on our sets",
+        "not testable here",
+        command="rheos compare images --data imagenet/ --size 64 --width 192 --steps 500000 --batch 1024 --n 50000",
+    ),
+    "C08": Claim(TEXTS["C08"], "compare: memory of equal networks"),
     "C09": Claim(
         "diffusion is a special case; one framework covers both",
         "analytic test, hybrids",
@@ -153,11 +216,11 @@ CLAIMS: dict[str, Claim] = {
         "pytest tests/cli/test_drawing.py",
         ("tests/cli/test_drawing.py",),
     ),
-    "C13": Claim("sampling is more stable, small errors compound less", "compare: perturbed velocities"),
-    "C14": Claim("the velocity is a more direct target than score or noise", "compare: target ablation"),
-    "C15": Claim("more sensitive to hyper-parameters and initialisation", "compare: sweep"),
+    "C13": Claim(TEXTS["C13"], "compare: perturbed velocities"),
+    "C14": Claim(TEXTS["C14"], "compare: target ablation"),
+    "C15": Claim(TEXTS["C15"], "compare: sweep"),
     "C16": Claim("transformers suit it better than convolutions", "compare: UNet against DiT"),
-    "C17": Claim("scales more predictably with model size", "compare: scaling law over four widths"),
+    "C17": Claim(TEXTS["C17"], "compare: scaling law over four widths"),
     "C18": Claim("conditioning is less mature", "guidance and conditioning at equal strength"),
     "C19": Claim("FastFlow keeps quality at 2.6 times the speed, with no retraining", "few evaluations"),
     "C20": Claim("Flowception's any-order video beats full-sequence generation", "video"),
@@ -166,10 +229,13 @@ CLAIMS: dict[str, Claim] = {
     "C23": Claim("rectified flows straighten paths, so fewer steps", "reflow"),
     "C24": Claim("extends naturally to video and 3D, text, several modalities at once", "recipes"),
     "C25": Claim("real-time generation with 10 steps", "latency"),
-    "C26": Claim("lower energy and cost", "compare: operations and time to equal quality"),
-    "C27": Claim("hybrids of diffusion and flow profit from both", "compare: hybrids"),
+    "C26": Claim(TEXTS["C26"], "compare: operations and time to equal quality"),
+    "C27": Claim(TEXTS["C27"], "compare: hybrids"),
     "C28": Claim("useful for drugs, design, synthetic data, medicine, simulation", "recipes and their limits"),
 }
+
+
+CLAIMS = {**OPEN, **{name: claim for name, claim in _compared().items() if OPEN[name].verdict == "open"}}
 
 
 def ledger() -> str:

@@ -1,4 +1,5 @@
-"""Draws docs/pictures/quality.png from the results of bench/quality.py that are kept."""
+"""Draws the pictures of the docs from the results that are kept: docs/pictures/quality.png of bench/quality.py, and one
+for each study of bench/compare.py."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import Any
 
 import matplotlib as mpl
 
+from compare import STUDIES
 from kept import read
+from rheos.compare.plots import against_evaluations
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -61,6 +64,11 @@ def main() -> None:
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=120)
     print(f"drawn: {PICTURE}")
+    for name in STUDIES:
+        if (result := read(f"compare-{name}")) is not None:
+            file = PICTURE.with_name(f"compare-{name}.png")
+            against_evaluations(result).savefig(file, dpi=120)
+            print(f"drawn: {file}")
 
 
 if __name__ == "__main__":

@@ -51,10 +51,11 @@ Distance = Callable[[Tensor, Tensor], float]
 
 @dataclass(frozen=True)
 class Case:
-    """One set of data: what is trained on, what samples are held against, and how."""
+    """One set of data: what is trained on, what samples are held against, and how: ``real`` is described already."""
 
     x: Tensor
     labels: Tensor
+    describe: Callable[[Tensor], Tensor]
     real: Tensor
     real_labels: Tensor
     classes: int
@@ -75,6 +76,7 @@ def plane(points: Callable[[int, Rng], Tensor], steps: int | None) -> Case:
     return Case(
         x=x,
         labels=read(x),
+        describe=lambda drawn: drawn,
         real=real,
         real_labels=read(real),
         classes=8,
@@ -92,13 +94,12 @@ def pictures(x: Tensor, labels: Tensor, steps: int) -> Case:
     side = x.shape[-1]
     patch = 1 if side <= 16 else 2
 
-    def distance(real: Tensor, fake: Tensor) -> float:
-        return frechet_distance(classifier.features(real), classifier.features(to_unit(to_uint8(fake))))
-
     return Case(
         x=x,
         labels=labels,
-        real=x,
+        # As a user gets them, in bytes.
+        describe=lambda drawn: classifier.features(to_unit(to_uint8(drawn))),
+        real=classifier.features(x),
         real_labels=labels,
         classes=10,
         build=lambda classes: networks.UNet(x.shape[1], 16, (1, 2), 1, patch=patch, classes=classes),
@@ -110,7 +111,7 @@ def pictures(x: Tensor, labels: Tensor, steps: int) -> Case:
             checkpoint_every=100_000,
             channels_last=True,
         ),
-        distance=distance,
+        distance=frechet_distance,
         read=classifier.predict,
         samples=2_000 if side <= 16 else 1_000,
     )
@@ -174,9 +175,10 @@ def curve(case: Case, network: nn.Module, labelled: bool, seed: int) -> dict[str
 
 
 def figures(case: Case, drawn: Tensor, cond: Tensor | None) -> dict[str, float]:
+    described = case.describe(drawn)
     if cond is None:
-        return {"distance": case.distance(case.real, drawn)}
-    each = [case.distance(case.real[case.real_labels == k], drawn[cond == k]) for k in range(case.classes)]
+        return {"distance": case.distance(case.real, described)}
+    each = [case.distance(case.real[case.real_labels == k], described[cond == k]) for k in range(case.classes)]
     agreement = float((case.read(drawn) == cond).double().mean())
     return {"distance by class": statistics.mean(each), "agreement": agreement}
 

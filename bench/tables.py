@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import claims
+import compare_tables
 import coupling_tables
 from kept import RESULTS, read, spread
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("README.md", "docs/measured.md", "docs/claims.md")
+FILES = ("README.md", "docs/measured.md", "docs/compared.md", "docs/claims.md")
 TABLE = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -95,6 +96,7 @@ def _names() -> list[str]:
 TABLES: dict[str, Callable[[], str]] = {
     "results": results_table,
     "claims": claims.claims_table,
+    "compared": compare_tables.compared,
     **coupling_tables.TABLES,
 }
 

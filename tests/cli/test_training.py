@@ -14,6 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from rheos.cli.parts import TABLES
+from rheos.objectives import Matching
+from rheos.paths import Affine
+from rheos.recipes import Run
+from rheos.schedules import Cosine
 
 
 def weights(run: Path, step: int, part: str = "ema") -> dict[str, Any]:
@@ -118,6 +122,29 @@ class TestFrom:
         assert rheos.prints(toy) == before
         # The same command goes on, which here is nothing to do.
         assert "were taken before" in rheos.done(*words).out
+
+    def test_a_diffusion_run_goes_on_as_the_flow_that_it_is(self, rheos: Any, tmp_path: Path) -> None:
+        old, new, again = (tmp_path / name for name in ("old", "new", "again"))
+        rheos.done("train", "toy", *rheos.small, "--path", "cosine", "--predict", "v", "--out", old)
+        # With steps that change nothing the flow on straight lines ends where the diffusion model does.
+        still = (*rheos.small, "--learning-rate", 1e-30, "--from", old)
+        rheos.done("train", "toy", *still, "--out", new)
+        objectives = [Run.open(folder).recipe.objective for folder in (old, new)]
+        assert objectives[1] == Matching(times=objectives[1].times, before=Matching(Affine(Cosine()), predict="v"))
+        ends = []
+        for folder in (old, new):
+            words = ("--n", 20, "--evaluations", 400, "--seed", 3, "--out", tmp_path / f"{folder.name}.npz")
+            rheos.done("sample", folder, *words)
+            ends.append(np.load(tmp_path / f"{folder.name}.npz")["samples"])
+        np.testing.assert_allclose(*ends, atol=2e-3)
+        # A flow that went on may itself be started from, and a run goes on with options that it has.
+        rheos.done("train", "toy", *rheos.small, "--from", new, "--out", again)
+        assert Run.open(again).recipe.objective == objectives[1]
+        assert "were taken before" in rheos.done("train", "toy", *still[:-2], "--path", "linear", "--out", new).out
+
+    def test_another_quantity_begins_with_a_warning(self, rheos: Any, toy: Path, tmp_path: Path) -> None:
+        words = ("train", "toy", *rheos.small, "--predict", "data", "--from", toy, "--out", tmp_path / "data")
+        assert "its network means nothing as yet for one that predicts data" in rheos.done(*words).err
 
     def test_a_kill_before_the_first_checkpoint_forgets_nothing(self, rheos: Any, toy: Path, tmp_path: Path) -> None:
         rheos.done("train", "toy", *rheos.small, "--from", toy, "--out", tmp_path / "tuned")

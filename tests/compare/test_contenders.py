@@ -33,7 +33,8 @@ class Exact(nn.Module):
 
     def __init__(self, objective: Matching) -> None:
         super().__init__()
-        self.objective = objective
+        # A network that goes on still is what it was.
+        self.objective = objective.before or objective
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         t = t.expand(len(x))[:, None]
@@ -88,7 +89,7 @@ def test_transport_sees_labels_where_there_are_any() -> None:
 
 
 def test_families_and_the_usual_ones() -> None:
-    assert {side.family for side in CONTENDERS.values()} == {"flow", "diffusion", "simulated"}
+    assert {side.family for side in CONTENDERS.values()} == {"flow", "diffusion", "hybrid", "simulated"}
     assert set(USUAL) <= set(CONTENDERS)
     assert {CONTENDERS[name].family for name in USUAL} == {"flow", "diffusion"}
 
@@ -109,6 +110,20 @@ def test_a_side_may_predict_another_quantity(name: str, own: str) -> None:
         contender("flow:noize", toy())
     with pytest.raises(InputError, match="a preconditioned network is one that predicts data"):
         contender("edm:noise", toy())
+
+
+def test_a_hybrid_begins_as_the_diffusion_model_and_others_as_nothing_else() -> None:
+    for name, first in (("ddpm-to-flow", "ddpm"), ("v-to-flow", "v")):
+        before = contender(name, toy()).before
+        assert before is not None
+        assert before.objective == contender(first, toy()).recipe.objective
+    assert all(contender(name, toy()).before is None for name in ("flow", "ddpm", "edm", "simulated"))
+
+
+def test_what_shows_the_training_is_the_sampler_of_the_highest_order() -> None:
+    for name, way in (("flow", "Adams-Bashforth 2"), ("ddpm", "DPM-Solver++ (2M)"), ("vp", "DPM-Solver++ (2M)")):
+        side = contender(name, toy())
+        assert side.accurate == side.ways[way]
 
 
 def test_the_simulated_flow_is_one_of_few_dimensions() -> None:

@@ -32,7 +32,8 @@ def made(out: Path, **changes: Any) -> Study:
 def untimed(value: Any) -> Any:
     """A result without what tells of the machine."""
     if isinstance(value, dict):
-        return {key: untimed(part) for key, part in value.items() if not key.endswith("seconds")}
+        timed = ("seconds", "joules")
+        return {key: untimed(part) for key, part in value.items() if not key.endswith(timed)}
     return value
 
 
@@ -54,7 +55,7 @@ def test_every_side_is_measured_at_every_budget_and_seed(whole: tuple[Path, dict
             assert list(way["quality"]) == [str(budget) for budget in BUDGETS]
             assert all(len(values) == 2 for values in way["quality"].values())
         assert len(side["training seconds"]) == 2
-    assert list(result["contenders"]["ddpm"]["ways"]) == ["DDIM", "DPM-Solver++ (2M)"]
+    assert list(result["contenders"]["ddpm"]["ways"]) == ["DDIM", "DPM-Solver++ (2M)", "Adams-Bashforth 2"]
     assert (result["figure"], result["seeds"], result["steps"]) == ("energy distance", 2, 40)
     assert 0 < result["floor"] < 0.01
     # Six trainings: two sides at two rates, and a second seed of each.
@@ -67,9 +68,11 @@ def test_each_side_keeps_its_best_rate(whole: tuple[Path, dict[str, Any], list[s
     _, result, _ = whole
     for side in result["contenders"].values():
         tried = side["quality by rate"]
-        assert f"{side['rate']:g}" == min(tried, key=lambda rate: tried[rate])
-        first = next(iter(side["ways"].values()))["quality"]["50"][0]
-        assert first == tried[f"{side['rate']:g}"]
+        assert f"{side['rate']:g}" == min(tried, key=lambda rate: tried[rate][0])
+        found = next(iter(side["ways"].values()))["quality"]["50"]
+        assert found == tried[f"{side['rate']:g}"]
+        # The best rate has every seed, the other the first alone.
+        assert (side["seeds"], sorted(map(len, tried.values()))) == ([0, 1], [1, 2])
 
 
 def test_a_second_comparison_is_equal_but_for_its_clock(
@@ -129,7 +132,7 @@ def test_what_diverges_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch:
     result = made(tmp_path, rates=(1e-3,)).run(lambda line: None)
     ddpm = result["contenders"]["ddpm"]
     assert ddpm["diverged"] == ["the loss is not finite"]
-    assert (ddpm["rate"], ddpm["ways"], ddpm["quality by rate"]) == (None, {}, {"0.001": None})
+    assert (ddpm["rate"], ddpm["ways"], ddpm["quality by rate"]) == (None, {}, {"0.001": [None]})
     assert len(result["contenders"]["flow"]["training seconds"]) == 2
     assert chosen_rate([]) is None
 
@@ -174,10 +177,45 @@ def test_too_little_memory_halves_the_parts_of_a_batch(
     result = given.run(lambda line: None)
     assert parts == [1, 2, 4]
     found = result["contenders"]["flow"]["quality by rate"]["0.01"]
-    assert found == pytest.approx(whole[1]["contenders"]["flow"]["quality by rate"]["0.01"], rel=1e-2)
+    assert found == pytest.approx(whole[1]["contenders"]["flow"]["quality by rate"]["0.01"][:1], rel=1e-2)
     monkeypatch.setattr(study, "fit", lambda *args, **options: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
     with pytest.raises(InputError, match="cannot be halved; give a smaller --batch"):
         made(tmp_path / "none", names=("flow",), rates=(1e-2,), seeds=1).run(lambda line: None)
+
+
+def test_every_seed_at_every_rate_when_all_are_asked_for(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = made(tmp_path, names=("flow",), full=True).run(said.append)["contenders"]["flow"]
+    assert len(said) == 4
+    assert [len(values) for values in found["quality by rate"].values()] == [2, 2]
+    best = found["quality by rate"][f"{found['rate']:g}"]
+    assert next(iter(found["ways"].values()))["quality"]["50"] == best
+
+
+def test_a_hybrid_trains_as_both_in_as_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[Any] = []
+
+    def watched(network: Any, objective: Any, *args: Any, start_from: Any, **options: Any) -> Any:
+        starts.append((args[2].steps, objective.predict, None if start_from is None else dict(start_from)))
+        done = fit(network, objective, *args, start_from=start_from, **options)
+        starts.append(done.average.state_dict())
+        return done
+
+    monkeypatch.setattr(study, "fit", watched)
+    given = made(tmp_path, names=("v-to-flow",), rates=(1e-2,), seeds=1)
+    result = given.run(lambda line: None)
+    found = result["contenders"]["v-to-flow"]
+    first, average, second, _ = starts
+    assert (first[:2], second[:2]) == ((20, "v"), (20, "velocity"))
+    assert first[2] is None
+    assert all(torch.equal(second[2][name], average[name]) for name in average)
+    # Looks of both parts, counted through.
+    assert list(found["learning"]) == ["10", "20", "30", "40"]
+    assert found["family"] == "hybrid"
+    folder = given.folder(Cell(given.sides[0], 1e-2, 0))
+    parts = [study._seconds(folder / "before"), found["training seconds"][0]]
+    assert 0 < parts[0] < parts[1]
+    assert given.run(pytest.fail) == result
 
 
 def test_what_makes_no_comparison_is_refused(tmp_path: Path) -> None:
@@ -189,6 +227,7 @@ def test_what_makes_no_comparison_is_refused(tmp_path: Path) -> None:
         ({"count": 9}, "at least 10 samples"),
         ({"rates": (1e-3, 1e-3)}, "each of its rates once"),
         ({"names": ("flow", "flow")}, "each of its names once"),
+        ({"names": ("flaw",)}, "there is no contender 'flaw'"),
     ):
         with pytest.raises(InputError, match=said):
             made(tmp_path, **changes)

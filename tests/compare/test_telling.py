@@ -32,15 +32,16 @@ def side(title: str, family: str, ways: dict[str, tuple[float, float, float]], *
         "title": title,
         "family": family,
         "rate": 1e-3,
-        "quality by rate": {"0.001": 2.0, "0.003": None},
+        "seeds": [0, 1, 2],
+        "quality by rate": {"0.001": [2.0, 1.8, 2.4], "0.003": [None]},
         "diverged": [],
         "ways": found,
         "learning": {"10": [9.0, 9.0, 9.0], "20": [2.0, 2.0, 2.0]},
         "training seconds": [3.0, 3.0, 3.0],
         "stress": {"same seed, same bits": [True] * 3, "noise of 5%": [0.02, 0.01, 0.03]},
         "cost": {
-            "training": {"passes": 1, "operations": 1000, "bytes": 500},
-            "sampling": {"operations": 200, "bytes": 100},
+            "training": {"passes": 1, "operations": 1000, "bytes": 500, "joules": None},
+            "sampling": {"operations": 200, "bytes": 100, "joules": None},
         },
     }
     return {**plain, **changes}
@@ -84,8 +85,8 @@ def test_diffusion_wins_as_visibly() -> None:
     told = sentences(result(FLOW, strong))
     assert told[0].startswith("At 10 evaluations a sample the least Frechet distance is that of EDM, 1;")
     assert "Flow matching at 10 evaluations (3) is worse than EDM by Heun at 50 (0.5)." in told
-    assert "EDM reached the final quality of flow matching by step 10." in told
-    assert "Flow matching reached the final quality of EDM not within its steps." in told
+    assert "EDM reached the final quality of flow matching by step 10 of 20, in 2 s." in told
+    assert "Flow matching did not reach the final quality of EDM." in told
 
 
 def test_the_error_of_sampling_stands_apart_from_that_of_training() -> None:
@@ -98,21 +99,40 @@ def test_equal_networks_cost_alike_and_what_does_not_is_named() -> None:
     told = findings(result(DDPM, FLOW))["Cost"]
     assert told[0] == "Nothing is simulated to train: a step of each side takes one pass through the network."
     assert "For the gradient of a batch all take the same memory, to 0.0 %." in told
-    dear = {"training": {"passes": 2, "operations": 1500, "bytes": 510}, "sampling": {"operations": 200, "bytes": 130}}
+    dear = {
+        "training": {"passes": 2, "operations": 1500, "bytes": 510, "joules": 3.0},
+        "sampling": {"operations": 200, "bytes": 130, "joules": 1.0},
+    }
     told = findings(result(side("Twice", "flow", {"Euler": (3.0, 2.0, 1.0)}, cost=dear), DDPM))["Cost"]
     assert told[0] == "A training step of Twice takes 2 passes through the network."
     assert "For the gradient of a batch Twice takes 50 % more operations than DDPM." in told
     assert "For the gradient of a batch all take the same memory, to 2.0 %." in told
     assert "For samples of ten evaluations Twice takes 30 % more memory than DDPM." in told
+    # Energy is compared where every side's was read.
+    assert not any("energy" in line for line in told)
+    hot = {**dear, "training": {**dear["training"], "joules": 6.0}}
+    sides = [side(name, "flow", {"Euler": (3.0, 2.0, 1.0)}, cost=cost) for name, cost in (("A", dear), ("B", hot))]
+    assert "For the gradient of a batch B takes 100 % more energy than A." in findings(result(*sides))["Cost"]
 
 
 def test_what_the_learning_rate_matters_is_told_of_three_or_more() -> None:
     assert "Learning rates" not in findings(result(FLOW))
-    rates = {"0.001": 4.0, "0.003": 2.0, "0.01": 3.0, "0.03": None}
+    rates = {"0.001": [4.0, 5.0, 3.0], "0.003": [2.0], "0.01": [3.0], "0.03": [None]}
     swept = side("DDPM", "diffusion", {"DDIM": (4.0, 3.0, 2.0)}, **{"quality by rate": rates})
     assert findings(result(swept))["Learning rates"] == [
-        "DDPM: over 4 learning rates from 0.001 to 0.03 the worst distance is 2 times the best, and 1 of them diverged."
+        "DDPM: over 4 learning rates from 0.001 to 0.03 the worst distance is 2 times the best, and one training "
+        "diverged."
     ]
+
+
+def test_hybrids_stand_beside_what_they_come_from() -> None:
+    mixed = side("Mixed", "hybrid", {"Adams-Bashforth 2": (9.0, 1.5, 1.0)})
+    told = findings(result(FLOW, DDPM, mixed))["Diffusion and flow together"]
+    assert "Mixed has 0.5 times" in told[0].replace("0.5 (0.5 to 0.5)", "0.5")
+    assert told[0].endswith("times the distance of flow matching at 10 evaluations, after as many steps in all.")
+    assert any(
+        line.startswith("DDPM by DPM-Solver++ (2M) has 0.5 (0.5 to 0.5) times the distance of DDIM") for line in told
+    )
 
 
 def test_errors_of_the_network_are_ranked() -> None:
@@ -133,7 +153,15 @@ def test_what_the_reader_must_not_miss() -> None:
     assert "There was one seed, so no spread is shown: differences of some per cent mean nothing." in told
     assert told[-2].startswith("There was one seed") or told[-1].startswith("1,437 small data and 400 steps tell")
     gone = side(
-        "DDPM", "diffusion", {}, rate=None, diverged=["the loss is not finite"], learning={}, stress={}, cost={}
+        "DDPM",
+        "diffusion",
+        {},
+        rate=None,
+        seeds=[],
+        diverged=["the loss is not finite"],
+        learning={},
+        stress={},
+        cost={},
     )
     gone["training seconds"] = []
     told = sentences(result(FLOW, gone))
@@ -156,8 +184,15 @@ def test_the_page_holds_everything_and_needs_nothing_else(pictures: dict[str, di
     found = result(DDPM, FLOW)
     text = page(found, pictures)
     assert text == page(found, pictures)
-    for part in ("DDPM, DDIM", "flow matching, Adams-Bashforth 2", "8 (7.2 to 9.6)", "0.001: 2, 0.003: diverged"):
+    for part in (
+        "DDPM, DDIM",
+        "flow matching, Adams-Bashforth 2",
+        "8 (7.2 to 9.6)",
+        "0.001: 2 (1.8 to 2.4); 0.003: diverged",
+    ):
         assert part in text, part
+    assert "<td>C05</td><td>20 flow steps replace" not in text
+    assert "<td>C13</td><td>sampling is more stable, small errors compound less</td><td>confirmed</td>" in text
     # Two plots and two pictures of samples, all inside.
     assert len(re.findall(r"<img[^>]* src=\"data:image/png;base64,", text)) == 4
     assert len(re.findall(r"<img class=samples", text)) == 2

@@ -7,9 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from ..compare import Study, contender, page, scaled
+from ..compare import Study, page, scaled
 from ..compare.contenders import USUAL
-from ..compare.study import SHOWN, Cell
 from ..core import CheckpointError, InputError
 from ..core.files import write_whole
 from ..recipes import encode
@@ -29,7 +28,10 @@ SMALL = {"images": {"width": 16, "steps": 400}, "toy": {"width": 64, "steps": 1_
 def compare(args: argparse.Namespace) -> int:
     """Compare; a comparison that is in ``--out`` goes on where it stopped."""
     named = ("data", "size", "channels", "width", "net", "steps", "batch")
-    small = SMALL.get(args.recipe, {}) if args.data is None and args.net is None else {}
+    small = SMALL.get(args.recipe, {}) if args.data is None else {}
+    if args.net is not None:
+        # A width means something else for every network.
+        small = {name: value for name, value in small.items() if name != "width"}
     options = {**small, **{name: value for name in named if (value := getattr(args, name)) is not None}}
     recipe = resolve(args.recipe, options)
     out = args.out or Path("comparisons") / args.recipe.replace(":", ".")
@@ -43,8 +45,8 @@ def compare(args: argparse.Namespace) -> int:
         args.n,
         out,
         chosen_device(args.device),
+        args.sweep,
     )
-    sides = [contender(name, recipe) for name in study.names]
     _require_own(out, {"recipe": encode(recipe), "samples": study.count})
     result = study.run(_say)
     if args.widths:
@@ -52,12 +54,7 @@ def compare(args: argparse.Namespace) -> int:
             study, args.widths, lambda width: resolve(args.recipe, {**options, "width": width}), _say
         )
     write_whole(out / "comparison.json", json.dumps(result, indent=1) + "\n")
-    pictures = {}
-    for side in sides:
-        rate = result["contenders"][side.name]["rate"]
-        files = {} if rate is None else {n: study.picture(Cell(side, rate, 0), n) for n in SHOWN}
-        pictures[side.name] = {budget: file for budget, file in files.items() if file.exists()}
-    write_whole(out / "comparison.html", page(result, pictures))
+    write_whole(out / "comparison.html", page(result, study.pictures(result)))
     print(f"done: {out / 'comparison.html'}, and the figures in {out / 'comparison.json'}")
     return 0
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from ..core import CheckpointError, DataError, InputError
 from ..core.files import write_whole
 from ..nn import parameter_count
-from ..recipes import Run, Sampler, Splits, encode, with_source
+from ..objectives import Matching
+from ..recipes import Recipe, Run, Sampler, Splits, encode, with_source
 from ..training import checkpoint, fit, load_weights
 from .parser import NUMBERS, SWITCHES
 from .parts import KNOBS, TABLES, look_here, resolve
@@ -163,6 +165,8 @@ def _prepare(args: argparse.Namespace) -> tuple[Run, bool]:
     if Run.exists(folder):
         return _resumed(args, folder, options, source), False
     recipe = resolve(args.recipe, options)
+    if args.start is not None and (args.start / "run.json").is_file():
+        recipe = _going_on(recipe, Run.open(args.start, _trusted(args)).recipe)
     # The command that goes on may run elsewhere.
     if "data" in options and recipe.data.path is not None:
         options["data"] = recipe.data.path
@@ -175,10 +179,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Run, bool]:
 
 def _resumed(args: argparse.Namespace, folder: Path, options: Mapping[str, Any], source: str | None) -> Run:
     """The run that is in a folder, if it is the one that the command describes."""
-    own = [args.recipe.partition(":")[0]] if ":" in args.recipe else []
-    if own or args.trust:
-        look_here()
-    run = Run.open(folder, [*args.trust, *own])
+    run = Run.open(folder, _trusted(args))
     stored = run.request.get("options", {})
     if run.request.get("recipe") != args.recipe:
         raise CheckpointError(
@@ -191,13 +192,49 @@ def _resumed(args: argparse.Namespace, folder: Path, options: Mapping[str, Any],
         raise CheckpointError(f"{folder} is a run already; --from starts a new one: give --out another name.")
     merged = {**stored, **options}
     # What was asked for then need not be resolved again.
-    differing = "" if merged == stored else _difference(encode(run.recipe), encode(resolve(args.recipe, merged)))
+    differing = "" if merged == stored else _difference(encode(run.recipe), encode(_same(args.recipe, merged, run)))
     if differing:
         raise CheckpointError(
             f"{folder} was started with other settings: {differing}. Leave the option out to go on with the run, or "
             f"give --out another name (and --from {folder} to start at its weights)."
         )
     return run
+
+
+def _trusted(args: argparse.Namespace) -> list[str]:
+    """The modules whose code a command runs: those that it names."""
+    named = [*args.trust, *([args.recipe.partition(":")[0]] if ":" in args.recipe else [])]
+    if named:
+        look_here()
+    return named
+
+
+def _same(name: str, options: Mapping[str, Any], run: Run) -> Recipe:
+    """The recipe of these options, with what a run took over from the one that it started from."""
+    asked, known = resolve(name, options), run.recipe.objective
+    if isinstance(asked.objective, Matching) and isinstance(known, Matching):
+        return replace(asked, objective=replace(asked.objective, before=known.before))
+    return asked
+
+
+def _going_on(recipe: Recipe, start: Recipe) -> Recipe:
+    """The recipe whose network begins as the flow that it was in another run."""
+    new, old = recipe.objective, start.objective
+    if not (isinstance(new, Matching) and isinstance(old, Matching)):
+        return recipe
+    meaning = Matching(old.path, predict=old.predict, data_std=old.data_std, before=old.before)
+    if meaning == Matching(new.path, predict=new.predict, data_std=new.data_std):
+        return recipe
+    if new.predict != "velocity":
+        logger.warning(
+            "the run to start from is of another path or quantity, so its network means nothing as yet for one that "
+            "predicts %s; to go on from the flow that it is, predict the velocity.",
+            new.predict,
+        )
+        return recipe
+    # The same path and quantity again mean what they meant to the other run.
+    before = old.before if (old.path, old.predict) == (new.path, new.predict) else meaning
+    return replace(recipe, objective=replace(new, before=before))
 
 
 def _difference(stored: Any, asked: Any, place: str = "") -> str:

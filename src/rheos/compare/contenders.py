@@ -14,7 +14,7 @@ from typing import Any, Literal, final
 
 from ..core import InputError, Solver, nearest
 from ..couplings import BatchOT, Conditional
-from ..dynamics import AncestralNoise, Noise
+from ..dynamics import AncestralNoise, DiffusionNoise, Noise
 from ..objectives import EDMWeight, Matching, SimulatedLikelihood
 from ..objectives.times import LogNormal, Steps, Uniform
 from ..paths import Affine
@@ -22,7 +22,7 @@ from ..recipes import Recipe
 from ..schedules import EDM, Cosine, CosineBetas, Discrete, LinearBetas, VariancePreserving
 from ..solvers import RK4, AdamsBashforth, DPMSolver, Euler, Heun, grids
 
-Family = Literal["flow", "diffusion", "simulated"]
+Family = Literal["flow", "diffusion", "hybrid", "simulated"]
 
 FEW = 16
 """Numbers in a state up to which a flow is simulated to train."""
@@ -36,7 +36,7 @@ class Contender:
     Args:
         name: what the command line calls it.
         title: what a reader sees.
-        family: flow matching, diffusion, or a flow that is simulated to train.
+        family: flow matching, diffusion, one that goes on as the other, or a flow that is simulated to train.
         recipe: everything it is made from; its sampler is the first of the ways.
         ways: how samples are drawn, by name: the recipe with each sampler. The first is the paper's own.
     """
@@ -46,6 +46,19 @@ class Contender:
     family: Family
     recipe: Recipe
     ways: Mapping[str, Recipe]
+
+    @property
+    def before(self) -> Recipe | None:
+        """What the network is trained by in the first half of the steps, when that is something else."""
+        objective = self.recipe.objective
+        if not isinstance(objective, Matching) or objective.before is None:
+            return None
+        return replace(self.recipe, objective=objective.before)
+
+    @property
+    def accurate(self) -> Recipe:
+        """The recipe with the sampler of the highest order, whose samples tell the most of the training."""
+        return max(self.ways.values(), key=lambda recipe: recipe.solver.order)
 
 
 @final
@@ -89,29 +102,38 @@ def _simulated(recipe: Recipe) -> SimulatedLikelihood:
 
 
 _AB2 = {"Adams-Bashforth 2": _Way(lambda path: AdamsBashforth(2))}
+_SDE = {"Euler with noise": _Way(lambda path: Euler(), noise=DiffusionNoise())}
 _DDIM = {"DDIM": _Way(lambda path: Euler(), noise=AncestralNoise(0.0))}
 _DPM = {"DPM-Solver++ (2M)": _Way(lambda path: DPMSolver(path))}
+_DISCRETE = {**_DDIM, **_DPM, **_AB2}
 _HEUN = {"Heun": _Way(lambda path: Heun(), lambda path: grids.EDM(path.schedule))}
 
 _STEPS = Steps(stratified=True)
-_NOISE = {"predict": "noise", "times": _STEPS}
 _KARRAS = {"predict": "data", "data_std": 0.5, "weight": EDMWeight(0.5), "times": LogNormal(stratified=True)}
+_DDPM = Matching(Affine(Discrete(LinearBetas())), predict="noise", times=_STEPS)
+_V = Matching(Affine(Cosine()), predict="v", times=Uniform(stratified=True))
 
 CONTENDERS: Mapping[str, _Side] = {
-    "flow": _Side("flow matching on straight lines", "flow", _AB2, _matching(Affine())),
+    "flow": _Side("flow matching on straight lines", "flow", {**_AB2, **_SDE}, _matching(Affine())),
     "flow-ot": _Side("flow matching with optimal transport", "flow", _AB2, _transported),
-    "flow-cosine": _Side("flow matching on the cosine path", "flow", _AB2, _matching(Affine(Cosine()))),
-    "ddpm": _Side(
-        "DDPM (linear betas)", "diffusion", {**_DDIM, **_DPM}, _matching(Affine(Discrete(LinearBetas())), **_NOISE)
-    ),
+    "flow-cosine": _Side("flow matching on the cosine path", "flow", {**_AB2, **_SDE}, _matching(Affine(Cosine()))),
+    "ddpm": _Side("DDPM (linear betas)", "diffusion", _DISCRETE, lambda recipe: _DDPM),
     "ddpm-cosine": _Side(
-        "DDPM (cosine betas)", "diffusion", {**_DDIM, **_DPM}, _matching(Affine(Discrete(CosineBetas())), **_NOISE)
+        "DDPM (cosine betas)",
+        "diffusion",
+        _DISCRETE,
+        _matching(Affine(Discrete(CosineBetas())), predict="noise", times=_STEPS),
     ),
-    "v": _Side("v-prediction", "diffusion", {**_DDIM, **_DPM}, _matching(Affine(Cosine()), predict="v")),
+    "v": _Side("v-prediction", "diffusion", _DISCRETE, lambda recipe: _V),
     "vp": _Side(
-        "VP score model", "diffusion", {**_DPM, **_DDIM}, _matching(Affine(VariancePreserving()), predict="noise")
+        "VP score model",
+        "diffusion",
+        {**_DPM, **_DDIM, **_AB2},
+        _matching(Affine(VariancePreserving()), predict="noise"),
     ),
     "edm": _Side("EDM", "diffusion", _HEUN, _matching(Affine(EDM()), **_KARRAS)),
+    "ddpm-to-flow": _Side("DDPM that goes on as a flow", "hybrid", _AB2, _matching(Affine(), before=_DDPM)),
+    "v-to-flow": _Side("v-prediction that goes on as a flow", "hybrid", _AB2, _matching(Affine(), before=_V)),
     "simulated": _Side("a flow that is simulated to train", "simulated", _AB2, _simulated),
 }
 """Every side by name."""

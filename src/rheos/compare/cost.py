@@ -1,4 +1,5 @@
-"""What training and sampling cost, in numbers that the machine does not change: operations, passes, bytes held at once.
+"""What training and sampling cost, in numbers that the machine does not change, operations, passes and bytes held at
+once, and in joules where the machine tells them.
 
 Operations are counted by PyTorch (products and convolutions, a product with a sum as two). Bytes are those of all
 tensors that live at the same time, the weights and the gradients included, the optimiser's moments not.
@@ -18,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import Rng
 from ..recipes import Recipe, Sampler, Splits
+from .energy import joules
 
 EVALUATIONS = 10
 """Of the samples whose cost is counted."""
@@ -26,8 +28,8 @@ SAMPLES = 64
 """Samples drawn together."""
 
 
-def training_cost(recipe: Recipe, splits: Splits, device: torch.device) -> dict[str, int]:
-    """The cost of the gradient of one batch: passes through the network, operations, bytes."""
+def training_cost(recipe: Recipe, splits: Splits, device: torch.device) -> dict[str, float | None]:
+    """The cost of the gradient of one batch: passes through the network, operations, bytes, joules."""
     network = recipe.network(0).to(device)
     rows = torch.arange(recipe.training.batch)
     draw = recipe.order(0, rows)
@@ -45,13 +47,17 @@ def training_cost(recipe: Recipe, splits: Splits, device: torch.device) -> dict[
         recipe.objective(model, *given, keys).rows.mean().backward()
 
     counted = _counted(step, network)
-    return {"passes": passes[0], **counted}
+    return {"passes": passes[0], **counted, "joules": joules(step, device)}
 
 
-def sampling_cost(recipe: Recipe, network: nn.Module) -> dict[str, int]:
-    """The cost of :data:`SAMPLES` samples of :data:`EVALUATIONS` evaluations: operations, bytes."""
+def sampling_cost(recipe: Recipe, network: nn.Module) -> dict[str, float | None]:
+    """The cost of :data:`SAMPLES` samples of :data:`EVALUATIONS` evaluations: operations, bytes, joules."""
     sampler = Sampler(recipe, network, batch=SAMPLES)
-    return _counted(lambda: sampler.draw(SAMPLES, evaluations=EVALUATIONS), network)
+
+    def draw() -> None:
+        sampler.draw(SAMPLES, evaluations=EVALUATIONS)
+
+    return {**_counted(draw, network), "joules": joules(draw, next(network.parameters()).device)}
 
 
 def _counted(run: Callable[[], object], network: nn.Module) -> dict[str, int]:

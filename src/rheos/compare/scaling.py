@@ -40,7 +40,11 @@ def scaled(study: Study, widths: Sequence[int], build: Callable[[int], Recipe], 
             ways = result["contenders"][name]["ways"]
             if ways:
                 quality[width] = next(iter(ways.values()))["quality"][str(SETTLED)]
-        sides[name] = {"quality": quality, **law({counts[w]: statistics.median(q) for w, q in quality.items()})}
+        fitted = law({counts[w]: statistics.median(q) for w, q in quality.items()})
+        seeds = zip(*quality.values(), strict=False)
+        each = [law(dict(zip(map(counts.__getitem__, quality), values, strict=True))) for values in seeds]
+        off = [one["off by a factor of"] for one in each if one["off by a factor of"] is not None]
+        sides[name] = {"quality": quality, **fitted, "off in each seed": off}
     return {"parameters": counts, "contenders": sides}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import DivergedError, InputError
 from ..core.files import write_whole
@@ -44,7 +44,7 @@ STRESSED = 64
 """Samples that are drawn under errors."""
 
 LEARNING = 20
-"""Evaluations of the samples by which a model is looked at while it learns."""
+"""Evaluations of the samples by which a model is looked at while it learns, by its sampler of the highest order."""
 
 MARKS = 4
 """Looks at a model while it learns."""
@@ -53,6 +53,9 @@ LEAST_STEPS = 40
 """Steps below which nothing is learned that could be compared."""
 
 CELL = "cell.json"
+
+BEFORE = "before"
+"""The folder of the training that a network comes from, within that of the one that goes on."""
 
 Say = Callable[[str], object]
 
@@ -78,9 +81,11 @@ class Study:
         count: samples that are measured.
         out: the folder.
         device: where to train and to sample.
+        full: train every seed at every rate, which tells how much either matters, rather than at the best.
 
     Raises:
-        InputError: if a number makes no sense, or the recipe trains too short to learn anything.
+        InputError: if a number makes no sense, a side cannot take part, or the recipe trains too short to learn
+            anything.
     """
 
     recipe: Recipe
@@ -90,6 +95,7 @@ class Study:
     count: int
     out: Path
     device: torch.device = torch.device("cpu")
+    full: bool = False
 
     def __post_init__(self) -> None:
         if not self.names or not self.rates or self.seeds < 1:
@@ -107,25 +113,30 @@ class Study:
         for name in ("names", "rates"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise InputError(f"a comparison has each of its {name} once, got {getattr(self, name)}.")
+        # Sides that cannot take part are refused before anything is made.
+        for name in self.names:
+            contender(name, self.recipe)
 
     def run(self, say: Say) -> dict[str, Any]:
         """Train and measure what is not there yet, and tell all of it."""
         splits = self.recipe.kind.open(self.recipe.data.path)
         judge = self.recipe.kind.judge(splits, self.out / "measures")
-        sides = [contender(name, self.recipe) for name in self.names]
-        total = len(sides) * (len(self.rates) + self.seeds - 1)
+        sides = self.sides
+        each = len(self.rates) * self.seeds if self.full else len(self.rates) + self.seeds - 1
+        total = len(sides) * each
         clock = _Clock(total, say)
         found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
         for side in sides:
             for rate in self.rates:
                 found[side.name].append(self._cell(Cell(side, rate, 0), splits, judge, clock))
         for side in sides:
-            rate = chosen_rate(found[side.name])
-            for seed in range(1, self.seeds):
-                if rate is None:
-                    clock.skip()
-                else:
-                    found[side.name].append(self._cell(Cell(side, rate, seed), splits, judge, clock))
+            best = chosen_rate(found[side.name])
+            for rate in self.rates if self.full else (best,):
+                for seed in range(1, self.seeds):
+                    if rate is None:
+                        clock.skip()
+                    else:
+                        found[side.name].append(self._cell(Cell(side, rate, seed), splits, judge, clock))
         return {
             "recipe": self.recipe.name,
             "data": self.recipe.data.path or "built in",
@@ -139,6 +150,20 @@ class Study:
             "floor": judge.floor,
             "contenders": {side.name: _told(side, found[side.name]) for side in sides},
         }
+
+    @property
+    def sides(self) -> list[Contender]:
+        """Who takes part."""
+        return [contender(name, self.recipe) for name in self.names]
+
+    def pictures(self, result: Mapping[str, Any]) -> dict[str, dict[int, Path]]:
+        """The pictures of samples from the same noise, by side and number of evaluations."""
+        found = {}
+        for side in self.sides:
+            rate = result["contenders"][side.name]["rate"]
+            files = {} if rate is None else {n: self.picture(Cell(side, rate, 0), n) for n in SHOWN}
+            found[side.name] = {budget: file for budget, file in files.items() if file.exists()}
+        return found
 
     def folder(self, cell: Cell) -> Path:
         """Where a training stands."""
@@ -173,26 +198,52 @@ class Study:
 
     def _trained(self, cell: Cell, splits: Splits, judge: Judge) -> nn.Module:
         """The averaged network of a training, which goes on where it stopped."""
-        folder, base = self.folder(cell), cell.side.recipe.training
+        folder, recipe, before = self.folder(cell), cell.side.recipe, cell.side.before
+        steps, start = recipe.training.steps, None
+        if before is not None:
+            half = steps // 2
+            start = self._phase(folder / BEFORE, before, before, half, cell, splits, judge).state_dict()
+            steps -= half
+        return self._phase(folder, recipe, cell.side.accurate, steps, cell, splits, judge, start)
+
+    def _phase(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        shown: Recipe,
+        steps: int,
+        cell: Cell,
+        splits: Splits,
+        judge: Judge,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> nn.Module:
+        """The averaged network after some steps of one objective, in as small parts as the memory asks for."""
+        base = recipe.training
         every = max(1, base.steps // MARKS)
         settings = replace(
-            base, learning_rate=cell.rate, sample_every=every, checkpoint_every=every, keep=1, snapshots=0
+            base,
+            steps=steps,
+            learning_rate=cell.rate,
+            sample_every=every,
+            checkpoint_every=every,
+            keep=1,
+            snapshots=0,
         )
         while True:
-            recipe = replace(cell.side.recipe, training=settings)
-            run = Run(folder, recipe, cell.seed, {})
+            run = Run(folder, replace(recipe, training=settings), cell.seed, {})
             if not (folder / "run.json").exists():
                 run.create()
             try:
-                return self._fitted(run, splits, judge)
+                return self._fitted(run, shown, splits, judge, start)
             except torch.OutOfMemoryError:
                 settings = _smaller(settings)
 
-    def _fitted(self, run: Run, splits: Splits, judge: Judge) -> nn.Module:
+    def _fitted(
+        self, run: Run, shown: Recipe, splits: Splits, judge: Judge, start: Mapping[str, Tensor] | None
+    ) -> nn.Module:
         def look(step: int, average: nn.Module) -> None:
-            sampler = Sampler(run.recipe, average, run.seed)
-            drawn = sampler.draw(max(10, self.count // 2), evaluations=LEARNING)
-            known = _learning(run.folder) | {str(step): _distance(drawn, judge)}
+            drawn = Sampler(shown, average, run.seed).draw(max(10, self.count // 2), evaluations=LEARNING)
+            known = _looks(run.folder) | {str(step): _distance(drawn, judge)}
             write_whole(run.folder / "learning.json", json.dumps(known) + "\n", sync=False)
 
         return fit(
@@ -206,6 +257,7 @@ class Study:
             device=self.device,
             draw_samples=look,
             read=run.recipe.kind.read,
+            start_from=start,
             progress=False,
             forecast=False,
         ).average
@@ -254,7 +306,9 @@ def _told(side: Contender, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """One side: its rate, and every figure of the trainings at it, in the order of their seeds."""
     rate = chosen_rate(cells)
     own = [cell for cell in cells if cell["rate"] == rate and "diverged" not in cell]
-    rates = {f"{cell['rate']:g}": None if "diverged" in cell else _settled(cell) for cell in cells if cell["seed"] == 0}
+    rates: dict[str, list[float | None]] = {}
+    for cell in cells:
+        rates.setdefault(f"{cell['rate']:g}", []).append(None if "diverged" in cell else _settled(cell))
     ways = {}
     for way in side.ways if own else ():
         budgets = own[0]["ways"][way]["quality"]
@@ -266,6 +320,7 @@ def _told(side: Contender, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "title": side.title,
         "family": side.family,
         "rate": rate,
+        "seeds": [cell["seed"] for cell in own],
         "quality by rate": rates,
         "diverged": [cell["diverged"] for cell in cells if "diverged" in cell],
         "ways": ways,
@@ -276,14 +331,21 @@ def _told(side: Contender, cells: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _learning(folder: Path) -> dict[str, float]:
+def _looks(folder: Path) -> dict[str, float]:
     file = folder / "learning.json"
     return json.loads(file.read_text()) if file.exists() else {}
 
 
+def _learning(folder: Path) -> dict[str, float]:
+    """Quality by steps, those before included."""
+    before = _looks(folder / BEFORE)
+    done = max(map(int, before), default=0)
+    return before | {str(done + int(step)): value for step, value in _looks(folder).items()}
+
+
 def _seconds(folder: Path) -> float:
-    """Wall seconds of all steps, from the journal."""
-    total, last = 0.0, 0
+    """Wall seconds of all steps, from the journals."""
+    total, last = (_seconds(folder / BEFORE) if (folder / BEFORE).exists() else 0.0), 0
     for line in _lines(folder / "metrics.jsonl"):
         total += line["seconds"] * (line["step"] - last)
         last = line["step"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from .figures import Result, last, middle, quality, quotients, reached, spread
 from .study import SETTLED
 
 FEW = 10
@@ -13,8 +15,6 @@ FEW = 10
 
 MANY_RATES = 3
 """Learning rates from which on their spread is told."""
-
-Result = Mapping[str, Any]
 
 
 def findings(result: Result) -> dict[str, list[str]]:
@@ -27,6 +27,7 @@ def findings(result: Result) -> dict[str, list[str]]:
             line for side in sides.values() for line in _errors(side, result["floor"])
         ],
         "Pace of training": _pace(sides),
+        "Diffusion and flow together": _hybrids(sides),
         "Learning rates": _rates(result["contenders"]),
         "Size of the network": _scaling(result),
         "Cost": _cost(sides),
@@ -54,13 +55,6 @@ def _cautions(result: Result) -> list[str]:
         "and those of sampling weigh more."
     )
     return told
-
-
-def middle(side: Mapping[str, Any], budget: int, way: str | None = None) -> float | None:
-    """The median over seeds at a budget, by a sampler or by the side's own; ``None`` where it was not measured."""
-    name = next(iter(side["ways"])) if way is None else way
-    found = side["ways"].get(name, {"quality": {}})["quality"].get(str(budget))
-    return None if found is None else statistics.median(found)
 
 
 def _best(sides: Mapping[str, Any], budget: int, figure: str) -> list[str]:
@@ -116,18 +110,58 @@ def _errors(side: Mapping[str, Any], floor: float) -> list[str]:
 
 
 def _pace(sides: Mapping[str, Any]) -> list[str]:
-    """Steps in which each flow reached what each diffusion model ended with, and the other way round."""
+    """Steps and seconds in which each flow reached what each diffusion model ended with, and the other way round."""
+    plain = [side for side in sides.values() if side["family"] != "hybrid"]
+    return [
+        line
+        for side in plain
+        for other in plain
+        if side["family"] != other["family"] and (line := _reached(other, side))
+    ]
+
+
+def _reached(side: Mapping[str, Any], goal: Mapping[str, Any]) -> str:
+    """When one side was as good as another in the end, in the median over seeds; nothing where that is not known."""
+    found = reached(side, last(goal))
+    if not found:
+        return ""
+    steps = statistics.median(found.values())
+    if math.isinf(steps):
+        return f"{_first(side['title'])} did not reach the final quality of {goal['title']}."
+    total = max(map(int, side["learning"]))
+    seconds = _seconds(statistics.median(side["training seconds"]) * steps / total)
+    return (
+        f"{_first(side['title'])} reached the final quality of {goal['title']} by step {steps:,.0f} of {total:,}, in "
+        f"{seconds}."
+    )
+
+
+def _hybrids(sides: Mapping[str, Any]) -> list[str]:
+    """What diffusion and flow gain from each other: of one network that goes on as the other, and of samplers."""
     told = []
-    for name, side in sides.items():
-        final = _last(side)
-        for other_name, other in sides.items():
-            if final is None or name == other_name or side["family"] == other["family"]:
+    for side in sides.values():
+        if side["family"] != "hybrid":
+            continue
+        for other in sides.values():
+            if other["family"] not in ("flow", "diffusion"):
                 continue
-            reached = next(
-                (int(step) for step, values in other["learning"].items() if statistics.median(values) <= final), None
-            )
-            when = "not within its steps" if reached is None else f"by step {reached:,}"
-            told.append(f"{_first(other['title'])} reached the final quality of {side['title']} {when}.")
+            ratio = quotients(quality(side, FEW), quality(other, FEW))
+            if ratio:
+                told.append(
+                    f"{_first(side['title'])} has {spread(ratio)} times the distance of {other['title']} at {FEW} "
+                    "evaluations, after as many steps in all."
+                )
+            if line := _reached(side, other):
+                told.append(line)
+    for side in sides.values():
+        own, *others = side["ways"]
+        for way in others:
+            ratio = quotients(quality(side, FEW, way), quality(side, FEW))
+            if ratio:
+                told.append(
+                    f"{_first(side['title'])} by {way} has {spread(ratio)} times the distance of {own} at {FEW} "
+                    "evaluations."
+                )
     return told
 
 
@@ -136,14 +170,15 @@ def _rates(sides: Mapping[str, Any]) -> list[str]:
     told = []
     for side in sides.values():
         tried = side["quality by rate"]
-        known = [value for value in tried.values() if value is not None]
-        if len(tried) < MANY_RATES or not known:
+        known = {rate: [v for v in values if v is not None] for rate, values in tried.items()}
+        medians = [statistics.median(values) for values in known.values() if values]
+        if len(tried) < MANY_RATES or not medians:
             continue
-        lost = len(tried) - len(known)
-        failed = f", and {lost} of them diverged" if lost else ""
+        lost = sum(len(tried[rate]) - len(known[rate]) for rate in tried)
+        failed = f", and {lost} trainings diverged" if lost > 1 else ", and one training diverged" if lost else ""
         told.append(
             f"{_first(side['title'])}: over {len(tried)} learning rates from {min(tried, key=float)} to "
-            f"{max(tried, key=float)} the worst distance is {max(known) / min(known):.3g} times the best{failed}."
+            f"{max(tried, key=float)} the worst distance is {max(medians) / min(medians):.3g} times the best{failed}."
         )
     return told
 
@@ -176,11 +211,13 @@ def _cost(sides: Mapping[str, Any]) -> list[str]:
         if count > 1
     ]
     for part, what in (("training", "the gradient of a batch"), ("sampling", "samples of ten evaluations")):
-        for unit in ("operations", "bytes"):
+        for unit in ("operations", "bytes", "joules"):
             counts = {name: side["cost"][part][unit] for name, side in known.items()}
+            if None in counts.values():
+                continue
             least, most = (choose(counts, key=lambda name: counts[name]) for choose in (min, max))
             more = counts[most] / counts[least] - 1
-            name = "memory" if unit == "bytes" else unit
+            name = {"bytes": "memory", "joules": "energy"}.get(unit, unit)
             told.append(
                 f"For {what} all take the same {name}, to {100 * more:.1f} %."
                 if more < 0.05
@@ -216,6 +253,5 @@ def _first(title: str) -> str:
     return title[:1].upper() + title[1:]
 
 
-def _last(side: Mapping[str, Any]) -> float | None:
-    values = list(side["learning"].values())
-    return statistics.median(values[-1]) if values else None
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value < 180 else f"{value / 60:.0f} min"

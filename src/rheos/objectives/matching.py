@@ -7,7 +7,7 @@ conditional expectation given (x, t), which is the velocity that carries the noi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -20,7 +20,7 @@ from ..core.protocols import Coupling, Loss, Model, Quantity, Source
 from ..core.rng import Rng, Stream
 from ..couplings import Independent
 from ..dynamics import Flow
-from ..paths import QUANTITIES, Affine, Preconditioned, as_velocity
+from ..paths import QUANTITIES, Affine, Preconditioned, Rescheduled, as_velocity
 from .losses import Distance, Squared
 from .rows import drawn
 from .sources import Normal
@@ -43,10 +43,14 @@ class Matching:
         source: what stands at t = 0.
         data_std: the standard deviation of the data over all entries: then the network is
             :class:`~rheos.paths.Preconditioned` for it, which takes ``predict="data"``; as it is when left out.
+        before: what the network was trained by until now, for example a diffusion model's objective. The network then
+            stands for the flow that it was, carried over to this path by :class:`~rheos.paths.Rescheduled`, and goes on
+            from there; this takes ``predict="velocity"``.
 
     Raises:
         InputError: when a velocity is to be predicted on a schedule whose derivative is infinite, or a preconditioned
-            network is asked for something else than data.
+            network is asked for something else than data, or one that was trained before for something else than the
+            velocity.
     """
 
     path: Affine = Affine()
@@ -57,6 +61,7 @@ class Matching:
     loss: Distance = Squared()
     source: Source[Tensor] = Normal()
     data_std: float | None = None
+    before: Matching | None = None
     learned: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,6 +76,10 @@ class Matching:
             raise InputError(
                 "a preconditioned network is one that predicts data of a positive standard deviation; got data_std = "
                 f"{self.data_std} and predict = {self.predict!r}."
+            )
+        if self.before is not None and self.predict != "velocity":
+            raise InputError(
+                f"a network that goes on as another flow is asked for the velocity, got predict = {self.predict!r}."
             )
         if self.predict == "score" and not self.coupling.independent:
             raise UndeterminedError(
@@ -103,7 +112,7 @@ class Matching:
         x0, x1, cond, t = drawn(self, x1, cond, rng, x0, t)
         sample = self.path.sample(x0, x1, t)
         target = sample.target if self.predict == "velocity" else self.path.target(self.predict, x0, x1, t)
-        model = self._scaled(model)
+        model = self._meant(model)
         prediction = model(sample.x, t) if cond is None else model(sample.x, t, cond)
         if prediction.shape != target.shape:
             raise ShapeError(
@@ -122,9 +131,18 @@ class Matching:
 
     def dynamics(self, network: Model) -> Flow:
         """The flow of the velocity that the trained network stands for."""
-        known = None if self.predict == "velocity" else lambda t: self.path.determined(t, self.predict)
         gaussian = self.coupling.independent and isinstance(self.source, Normal)
-        return Flow(as_velocity(self._scaled(network), self.path, self.predict), gaussian, known)
+        return Flow(as_velocity(self._meant(network), self.path, self.predict), gaussian, self._known(network))
 
-    def _scaled(self, network: Model) -> Model:
+    def _meant(self, network: Model) -> Model:
+        """What stands for the predicted quantity."""
+        if self.before is not None:
+            return Rescheduled(self.before.dynamics(network).velocity, self.before.path.schedule, self.path.schedule)
         return network if self.data_std is None else Preconditioned(network, self.path, self.data_std)
+
+    def _known(self, network: Model) -> Callable[[Tensor], Tensor] | None:
+        """The times at which that determines the velocity."""
+        if self.before is None:
+            return None if self.predict == "velocity" else lambda t: self.path.determined(t, self.predict)
+        known, own = self.before.dynamics(network).known, self.before.path.schedule
+        return None if known is None else lambda t: known(own.time_of(*self.path.schedule(t)))

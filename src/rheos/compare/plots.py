@@ -1,0 +1,79 @@
+"""A comparison's figures as plots: the median over seeds, and the band between the best and the worst."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+from matplotlib.figure import Figure as Plot
+
+from .figures import Result, Side
+from .study import BUDGETS, LEARNING, SETTLED
+
+COLOURS = tuple(f"C{number}" for number in range(10))
+MARKERS = {"flow": "o", "diffusion": "s", "hybrid": "D", "simulated": "^"}
+
+
+def against_evaluations(result: Result) -> Plot:
+    """Quality against evaluations, a line for every side and sampler."""
+    plot, axes = _begun(5.0)
+    for side, colour in _coloured(result):
+        for (way, found), style in zip(side["ways"].items(), cycle(("-", "--", ":")), strict=False):
+            quality = {int(budget): values for budget, values in found["quality"].items()}
+            _band(axes, quality, f"{side['title']}, {way}", colour, style, MARKERS[side["family"]])
+    axes.axhline(result["floor"], color="0.5", lw=1, ls=":", label="held-out data")
+    axes.set_xscale("log")
+    axes.set_xticks(BUDGETS, list(map(str, BUDGETS)))
+    axes.minorticks_off()
+    return _finished(plot, axes, "network evaluations a sample", result["figure"])
+
+
+def against_steps(result: Result) -> Plot:
+    """Quality against training."""
+    plot, axes = _begun(4.0)
+    for side, colour in _coloured(result):
+        learning = {int(step): values for step, values in side["learning"].items()}
+        _band(axes, learning, side["title"], colour, "-", MARKERS[side["family"]])
+    return _finished(plot, axes, "training steps", f"{result['figure']}, {LEARNING} evaluations")
+
+
+def against_size(result: Result) -> Plot:
+    """Quality against the size of the network, where that was measured."""
+    counts, laws = (result["scaling"][part] for part in ("parameters", "contenders"))
+    plot, axes = _begun(4.0)
+    for name, colour in zip(laws, cycle(COLOURS), strict=False):
+        side = result["contenders"][name]
+        quality = {counts[width]: values for width, values in laws[name]["quality"].items()}
+        _band(axes, quality, side["title"], colour, "-", MARKERS[side["family"]])
+    axes.set_xscale("log")
+    return _finished(plot, axes, "parameters of the network", f"{result['figure']}, {SETTLED} evaluations")
+
+
+def _begun(height: float) -> tuple[Plot, Any]:
+    plot = Plot(figsize=(7, height), layout="constrained")
+    return plot, plot.subplots()
+
+
+def _coloured(result: Result) -> list[tuple[Side, str]]:
+    """Every side that was measured, with its colour."""
+    sides = [side for side in result["contenders"].values() if side["ways"]]
+    return list(zip(sides, cycle(COLOURS), strict=False))
+
+
+def _band(axes: Any, found: Mapping[int, Sequence[float]], label: str, colour: str, style: str, marker: str) -> None:
+    at = sorted(found)
+    axes.plot(at, [statistics.median(found[n]) for n in at], style, color=colour, marker=marker, ms=4, label=label)
+    if any(len(found[n]) > 1 for n in at):
+        axes.fill_between(at, [min(found[n]) for n in at], [max(found[n]) for n in at], color=colour, alpha=0.15, lw=0)
+
+
+def _finished(plot: Plot, axes: Any, across: str, figure: str) -> Plot:
+    axes.set_yscale("log")
+    axes.set_xlabel(across)
+    axes.set_ylabel(figure)
+    axes.grid(alpha=0.3)
+    # Under the curves, however many there are.
+    plot.legend(loc="outside lower center", ncols=2, fontsize=7, handlelength=3.5)
+    return plot
