@@ -256,3 +256,17 @@ def test_potentials_that_do_not_fit_are_refused() -> None:
         BatchOT()(x, x, potentials=torch.zeros(4))
     with pytest.raises(InputError, match="a potential is not finite"):
         BatchOT()(x, x, potentials=torch.full((5,), torch.inf))
+
+
+def test_what_rounding_may_do_grows_with_the_sums_and_covers_them() -> None:
+    x0, x1 = Rng(1).normal(2000, 5), 3 * Rng(2).normal(2000, 5)
+    batch, twice = (
+        batch_ot._Batch.of(*pair, wide=False) for pair in ((x0, x1), (torch.cat([x0, x0]), torch.cat([x1, x1])))
+    )
+    # The same rows once more: as many costs again in each sum.
+    assert twice.rounding() == pytest.approx(2 * batch.rounding(), rel=1e-5)
+    noise = torch.arange(2000).flip(0)
+    product = -2 * (batch.x1 * batch.x0[noise]).sum(1)
+    exact = float(-2 * (batch.x1.double() * batch.x0[noise].double()).sum())
+    off = abs(float(product.cumsum(0)[-1]) - exact)
+    assert 0 < off < batch.rounding() < 1e-2 * abs(batch.cost(noise))
