@@ -100,7 +100,7 @@ def test_a_side_may_predict_another_quantity(name: str, own: str) -> None:
     assert plain.recipe.objective.predict == own  # type: ignore[attr-defined]
     for quantity in ("data", "noise", "v"):
         other = contender(f"{name}:{quantity}", toy())
-        assert other.title == f"{plain.title}, predicting {quantity}"
+        assert other.title == f"{plain.title} ({quantity} predicted)"
         assert other.recipe.objective == replace(plain.recipe.objective, predict=quantity)  # type: ignore[type-var]
         drawn = Sampler(other.recipe, Exact(other.recipe.objective)).draw(1_000, evaluations=100).states  # type: ignore[arg-type]
         assert float((drawn.mean(0) - MEAN).abs().max()) < 0.06

@@ -46,5 +46,5 @@ def test_every_width_is_a_comparison_and_the_page_tells_of_all(tmp_path: Path) -
     result: dict[str, Any] = {**study.run(said.append), "scaling": found}
     told = findings(result)["Size of the network"]
     assert len(told) == 2
-    assert told[0].startswith("Flow matching on straight lines: the distance goes with the number of parameters")
-    assert "parameters of the network" in page(result, {})
+    assert told[0].startswith("Flow matching: the distance goes with the number of parameters")
+    assert "quality against size" in page(result, {})

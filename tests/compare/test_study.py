@@ -60,7 +60,7 @@ def test_every_side_is_measured_at_every_budget_and_seed(whole: tuple[Path, dict
     assert 0 < result["floor"] < 0.01
     # Six trainings: two sides at two rates, and a second seed of each.
     assert len(said) == 6
-    assert said[0].startswith("1 of 6: flow matching on straight lines, learning rate 0.001, seed 0")
+    assert said[0].startswith("1 of 6: flow matching, learning rate 0.001, seed 0")
     assert "left" in said[5]
 
 

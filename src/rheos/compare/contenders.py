@@ -114,10 +114,10 @@ _DDPM = Matching(Affine(Discrete(LinearBetas())), predict="noise", times=_STEPS)
 _V = Matching(Affine(Cosine()), predict="v", times=Uniform(stratified=True))
 
 CONTENDERS: Mapping[str, _Side] = {
-    "flow": _Side("flow matching on straight lines", "flow", {**_AB2, **_SDE}, _matching(Affine())),
-    "flow-ot": _Side("flow matching with optimal transport", "flow", _AB2, _transported),
-    "flow-cosine": _Side("flow matching on the cosine path", "flow", {**_AB2, **_SDE}, _matching(Affine(Cosine()))),
-    "ddpm": _Side("DDPM (linear betas)", "diffusion", _DISCRETE, lambda recipe: _DDPM),
+    "flow": _Side("flow matching", "flow", {**_AB2, **_SDE}, _matching(Affine())),
+    "flow-ot": _Side("flow matching with transport", "flow", _AB2, _transported),
+    "flow-cosine": _Side("flow matching (cosine path)", "flow", {**_AB2, **_SDE}, _matching(Affine(Cosine()))),
+    "ddpm": _Side("DDPM", "diffusion", _DISCRETE, lambda recipe: _DDPM),
     "ddpm-cosine": _Side(
         "DDPM (cosine betas)",
         "diffusion",
@@ -132,8 +132,8 @@ CONTENDERS: Mapping[str, _Side] = {
         _matching(Affine(VariancePreserving()), predict="noise"),
     ),
     "edm": _Side("EDM", "diffusion", _HEUN, _matching(Affine(EDM()), **_KARRAS)),
-    "ddpm-to-flow": _Side("DDPM that goes on as a flow", "hybrid", _AB2, _matching(Affine(), before=_DDPM)),
-    "v-to-flow": _Side("v-prediction that goes on as a flow", "hybrid", _AB2, _matching(Affine(), before=_V)),
+    "ddpm-to-flow": _Side("DDPM, then flow", "hybrid", _AB2, _matching(Affine(), before=_DDPM)),
+    "v-to-flow": _Side("v-prediction, then flow", "hybrid", _AB2, _matching(Affine(), before=_V)),
     "simulated": _Side("a flow that is simulated to train", "simulated", _AB2, _simulated),
 }
 """Every side by name."""
@@ -160,7 +160,7 @@ def contender(name: str, recipe: Recipe) -> Contender:
     side = CONTENDERS[plain]
     objective, title = side.objective(recipe), side.title
     if quantity:
-        objective, title = replace(objective, predict=quantity), f"{title}, predicting {quantity}"
+        objective, title = replace(objective, predict=quantity), f"{title} ({quantity} predicted)"
     path = objective.path
     ways = {
         way: replace(recipe, objective=objective, solver=how.solver(path), grid=how.grid(path), noise=how.noise)

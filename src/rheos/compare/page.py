@@ -77,7 +77,7 @@ def _table(sides: Mapping[str, Any]) -> str:
     for side in sides.values():
         for way, found in side["ways"].items():
             cells = [found["quality"].get(str(budget)) for budget in budgets]
-            rows.append([f"{side['title']}, {way}", *("" if cell is None else spread(cell) for cell in cells)])
+            rows.append([f"{side['title']} by {way}", *("" if cell is None else spread(cell) for cell in cells)])
     return html.table(["median (least to greatest)", *map(str, budgets)], rows)
 
 

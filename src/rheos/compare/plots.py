@@ -15,6 +15,9 @@ from .study import BUDGETS, LEARNING, SETTLED
 COLOURS = tuple(f"C{number}" for number in range(10))
 MARKERS = {"flow": "o", "diffusion": "s", "hybrid": "D", "simulated": "^"}
 
+BROAD = 48
+"""Letters of a label beyond which two do not stand side by side."""
+
 
 def against_evaluations(result: Result) -> Plot:
     """Quality against evaluations, a line for every side and sampler."""
@@ -22,7 +25,7 @@ def against_evaluations(result: Result) -> Plot:
     for side, colour in _coloured(result):
         for (way, found), style in zip(side["ways"].items(), cycle(("-", "--", ":")), strict=False):
             quality = {int(budget): values for budget, values in found["quality"].items()}
-            _band(axes, quality, f"{side['title']}, {way}", colour, style, MARKERS[side["family"]])
+            _band(axes, quality, f"{side['title']} by {way}", colour, style, MARKERS[side["family"]])
     axes.axhline(result["floor"], color="0.5", lw=1, ls=":", label="held-out data")
     axes.set_xscale("log")
     axes.set_xticks(BUDGETS, list(map(str, BUDGETS)))
@@ -74,6 +77,8 @@ def _finished(plot: Plot, axes: Any, across: str, figure: str) -> Plot:
     axes.set_xlabel(across)
     axes.set_ylabel(figure)
     axes.grid(alpha=0.3)
-    # Under the curves, however many there are.
-    plot.legend(loc="outside lower center", ncols=2, fontsize=7, handlelength=3.5)
+    # Under the curves, however many there are, and within the width of the plot.
+    longest = max(map(len, axes.get_legend_handles_labels()[1]), default=0)
+    columns = 1 if longest > BROAD else 2
+    plot.legend(loc="outside lower center", ncols=columns, fontsize=7, handlelength=3.5)
     return plot

@@ -23,9 +23,7 @@ def findings(result: Result) -> dict[str, list[str]]:
     about = {
         "The best": [line for budget in (FEW, SETTLED) for line in _best(sides, budget, result["figure"])],
         f"A flow in {FEW} evaluations beside diffusion in {SETTLED}": _few_against_many(sides),
-        "Errors of sampling and of training": [
-            line for side in sides.values() for line in _errors(side, result["floor"])
-        ],
+        "Errors of sampling and of training": _errors(sides, result["floor"]),
         "Pace of training": _pace(sides),
         "Diffusion and flow together": _hybrids(sides),
         "Learning rates": _rates(result["contenders"]),
@@ -94,19 +92,18 @@ def _few_against_many(sides: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def _errors(side: Mapping[str, Any], floor: float) -> list[str]:
+def _errors(sides: Mapping[str, Any], floor: float) -> list[str]:
     """What few evaluations cost, apart from what training left."""
-    told = []
-    for way in side["ways"]:
-        few, many = middle(side, FEW, way), middle(side, SETTLED, way)
-        if few is None or many is None:
-            continue
-        cost = few / many if many else 1.0
-        told.append(
-            f"{_first(side['title'])} by {way}: {FEW} evaluations give {cost:.2f} times the distance of {SETTLED}; "
-            f"what is left at {SETTLED}, {many:.3g} beside {floor:.3g} for held-out data, is the error of training."
-        )
-    return told
+    told = [f"What is left at {SETTLED} evaluations is the error of training; held-out data have {floor:.3g}."]
+    for side in sides.values():
+        for way in side["ways"]:
+            few, many = middle(side, FEW, way), middle(side, SETTLED, way)
+            if few is not None and many:
+                told.append(
+                    f"{_first(side['title'])} by {way}: {many:.3g} is left at {SETTLED}; {FEW} evaluations have "
+                    f"{few / many:.2f} times as much."
+                )
+    return told if len(told) > 1 else []
 
 
 def _pace(sides: Mapping[str, Any]) -> list[str]:
