@@ -179,7 +179,7 @@ def _compare(commands: Any) -> None:
     add("--width", type=int, help="features of the network")
     add("--steps", type=int, help="optimiser steps of each training")
     add("--batch", type=int, help="rows of the global batch")
-    _common(parser)
+    _device(parser)
 
 
 def _sampling(parser: argparse.ArgumentParser) -> None:
@@ -193,8 +193,12 @@ def _sampling(parser: argparse.ArgumentParser) -> None:
     _common(parser)
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one, else cpu)")
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    _device(parser)
     parser.add_argument(
         "--trust",
         nargs="+",
