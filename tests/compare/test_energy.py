@@ -23,20 +23,32 @@ def zone(folder: Path, name: str, value: int, most: int = 999_999_999) -> Path:
 
 def test_processors_are_summed_parts_of_them_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy, "ZONES", tmp_path)
-    monkeypatch.setattr(energy, "LEAST", 0.05)
-    one, other = zone(tmp_path, "intel-rapl:0", 5_000_000), zone(tmp_path, "intel-rapl:1", 999_000_000)
+    monkeypatch.setattr(energy, "LEAST", 1e-9)
+    one, other = zone(tmp_path, "intel-rapl:0", 5), zone(tmp_path, "intel-rapl:1", 8, most=9)
     part = zone(tmp_path, "intel-rapl:0:1", 0)
     (tmp_path / "intel-rapl:2").mkdir()
 
     def work() -> None:
-        time.sleep(0.01)
-        one.write_text(str(int(one.read_text()) + 2_000_000))
-        # Goes round: a million left, and four from the beginning.
-        other.write_text(str((int(other.read_text()) + 5_000_000) % 1_000_000_000))
-        part.write_text(str(int(part.read_text()) + 1_000_000))
+        one.write_text("7")
+        # Goes round: from 8 to 9 and 0, and three more.
+        other.write_text("3")
+        part.write_text("1")
 
-    assert energy.joules(work, CPU) == pytest.approx(7.0)
-    assert int(other.read_text()) < 999_000_000
+    assert energy.joules(work, CPU) == pytest.approx(7e-6)
+
+
+def test_short_work_is_done_until_the_counters_have_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "ZONES", tmp_path)
+    monkeypatch.setattr(energy, "LEAST", 0.1)
+    counter, runs = zone(tmp_path, "intel-rapl:0", 0), [0]
+
+    def work() -> None:
+        time.sleep(0.01)
+        runs[0] += 1
+        counter.write_text(str(3_000_000 * runs[0]))
+
+    assert energy.joules(work, CPU) == pytest.approx(3.0)
+    assert runs[0] > 2
 
 
 def test_nothing_is_run_where_nothing_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
