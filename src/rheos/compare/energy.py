@@ -30,7 +30,7 @@ def joules(run: Callable[[], object], device: torch.device) -> float | None:
         return None
     _settle(device)
     before, began, count = [read() for read in counters], time.perf_counter(), 0
-    while time.perf_counter() - began < LEAST:
+    while count == 0 or time.perf_counter() - began < LEAST:
         run()
         _settle(device)
         count += 1
