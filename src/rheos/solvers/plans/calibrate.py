@@ -1,0 +1,162 @@
+"""Compiling a plan: rules are fitted on some draws, and judged on others beside the classical solvers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.condition import Cond, take
+from ...core.errors import InputError
+from ...dynamics import Flow
+from ...paths import Affine
+from .classical import Candidate, solved, tuned
+from .field import Field, Figures, Reference
+from .fitting import Aim, Descent, Draft, ends, step_by_step
+from .plan import Entry, Plan
+from .rule import HISTORY, Rule
+
+DRAWS = 96
+"""Noises that rules are fitted on."""
+
+JUDGED = 384
+"""Noises that they are judged on, at least."""
+
+AIMS = (Aim(1, 0.1), Aim(1, 0.3), Aim(2, 0.3))
+"""What the second stage is tried with."""
+
+ITERATIONS = 15
+
+EFFORT = 1_000_000
+"""States that may be evaluated to fit the rule of one budget, the classical solvers and the exact ends apart."""
+
+WORST, ROUNDS, AFTER = 32, 2, 6
+"""Draws of the greatest errors that a sharp plan learns from besides, how often, and iterations for them."""
+
+
+def calibrate(
+    dynamics: Flow | Mapping[float, Flow],
+    noise: Tensor,
+    cond: Cond | None = None,
+    budgets: Iterable[int] = range(4, 51),
+    *,
+    path: Affine | None = None,
+    draws: int = DRAWS,
+    sharp: bool = False,
+    effort: int = EFFORT,
+    model: str = "",
+    tell: Callable[[Entry], Any] = lambda entry: None,
+) -> Plan:
+    """Compile a plan for a flow.
+
+    Args:
+        dynamics: the flow; or flows by the scale of their guidance, among which the draws are dealt out.
+        noise: (n, ...), fresh; the first ``draws`` are fitted on, the others (384 at least) judge. A sharp plan learns
+            from the worst of these and is judged on a last 384.
+        cond: the condition of each.
+        budgets: evaluations.
+        path: the path that the flow was learned on, for the solvers that step on it; straight lines when left out.
+        draws: noises to fit on: 64 to 128, or 32 for a large network.
+        sharp: fit one fixed distribution more closely. A plan that is not sharp stays good when conditions change.
+        effort: states that may be evaluated to fit each budget; the fit ends where it stands.
+        model: the model's :func:`fingerprint`.
+        tell: is told of each entry.
+
+    Raises:
+        InputError: if there are too few noises, or a budget that is no positive number.
+    """
+    budgets = sorted(set(budgets))
+    kept = JUDGED + (WORST if sharp else 0)
+    if not budgets or budgets[0] < 1:
+        raise InputError(f"a plan is compiled for budgets of at least one evaluation, got {budgets}.")
+    if draws < 8 or len(noise) < draws + kept:
+        raise InputError(
+            f"{draws} draws to fit on and {kept} to judge by need {draws + kept} noises, and 8 to fit at least; got "
+            f"{len(noise)}."
+        )
+    flows = {1.0: dynamics} if isinstance(dynamics, Flow) else dict(sorted(dynamics.items()))
+    path = Affine() if path is None else path
+    with torch.no_grad():
+        bench = _Bench(flows, noise, cond, draws, sharp, path)
+        found = {}
+        for budget in budgets:
+            found[budget] = bench.entry(budget, effort)
+            tell(found[budget][0])
+    entries = {budget: entry for budget, (entry, _) in found.items()}
+    costs = {budget: cost for budget, (_, cost) in found.items()}
+    return Plan(entries, (min(flows), max(flows)), model, draws, sharp, costs)
+
+
+class _Bench:
+    """The draws that rules are fitted on and those that judge them, with their exact ends."""
+
+    def __init__(
+        self, flows: Mapping[float, Flow], noise: Tensor, cond: Cond | None, draws: int, sharp: bool, path: Affine
+    ) -> None:
+        self.flows, self.path, self.precise = flows, path, noise.dtype == torch.float64
+        parts = [slice(0, draws), slice(draws, -JUDGED if sharp else None), slice(-JUDGED, None)]
+        self.fitted, self.pool, self.judges = (self._part(noise, cond, part) for part in parts)
+        self.noise, self.cond, self.sharp, self.draws = noise, cond, sharp, draws
+        if not sharp:
+            self.judges = self.pool
+
+    def _part(self, noise: Tensor, cond: Cond | None, part: slice) -> tuple[Field, Reference]:
+        rows = torch.arange(len(noise), device=noise.device)[part]
+        return self._rows(noise, cond, rows)
+
+    def _rows(self, noise: Tensor, cond: Cond | None, rows: Tensor) -> tuple[Field, Reference]:
+        field = Field(self.flows, noise[rows], None if cond is None else take(cond, rows))
+        return field, Reference.of(field, 1e-8 if self.precise else 1e-5)
+
+    def entry(self, budget: int, effort: int) -> tuple[Entry, int]:
+        """What is best for a budget, and the states that were evaluated to fit it."""
+        (field, exact), (judge, ends_of) = self.fitted, self.judges
+        classical = {
+            candidate: Figures.of(solved(candidate, judge, self.path), ends_of)
+            for candidate in tuned(budget, field, exact, self.path)
+        }
+        least = Figures(*(min(getattr(f, part) for f in classical.values()) for part in ("rmse", "p95", "median")))
+        began = field.evaluated
+        drafts = self._drafts(budget, effort)
+        cost = field.evaluated - began
+        judged = [(Figures.of(ends(draft, judge)[-1], ends_of), draft) for draft in drafts]
+        fitting = [(found, draft) for found, draft in judged if found.within(least)]
+        if fitting:
+            found, draft = min(fitting, key=lambda pair: pair[0].together)
+            return Entry(budget, draft.rule, None, found, least), cost
+        best = min(classical, key=lambda candidate: classical[candidate].together)
+        return Entry(budget, _grid(best), best.name, classical[best], least), cost
+
+    def _drafts(self, budget: int, effort: int) -> list[Draft]:
+        """Rules that may be best."""
+        field, exact = self.fitted
+        first = step_by_step(budget, field, exact)
+        limit = field.evaluated + effort
+        drafts = [first]
+        for number, aim in enumerate(AIMS):
+            # What is left of the effort is shared among the aims that are left.
+            share = (limit - field.evaluated) // (len(AIMS) - number)
+            if share > 3 * budget**2 * len(field):
+                drafts.append(Descent(field, exact, aim, self.precise).run(first, ITERATIONS, share))
+        return [*drafts, self._sharpened(drafts)] if self.sharp else drafts
+
+    def _sharpened(self, drafts: list[Draft]) -> Draft:
+        """The best of rules, after it has learned from the draws on which it was worst."""
+        pool, exact = self.pool
+        best = min(drafts, key=lambda draft: Figures.of(ends(draft, pool)[-1], exact).together)
+        rows = torch.arange(self.draws, device=self.noise.device)
+        for _ in range(ROUNDS):
+            errors = (ends(best, pool)[-1] - exact.end).square().sum(1)
+            rows = torch.cat([rows, self.draws + errors.topk(min(WORST, len(errors))).indices]).unique()
+            field, aimed = self._rows(self.noise, self.cond, rows)
+            best = Descent(field, aimed, AIMS[0], self.precise).run(best, AFTER, EFFORT)
+            self.fitted[0].evaluated += field.evaluated
+        return best
+
+
+def _grid(candidate: Candidate) -> Rule:
+    """The grid of a classical solver, with rows that say nothing."""
+    times = [0.0, *candidate.times[1:-1].tolist(), 1.0]
+    return Rule(tuple(times), ((0.0,) * (1 + HISTORY),) * (len(times) - 1))

@@ -1,0 +1,57 @@
+"""Classical solvers, each on the best of some grids: what a fitted rule has to be better than."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...core.loop import integrate
+from ...dynamics import Flow
+from ...paths import Affine
+from ..adams_bashforth import AdamsBashforth
+from ..base import FixedStep
+from ..dpm_solver import DPMSolver
+from ..euler import Euler
+from ..heun import Heun
+from ..unipc import UniPC
+from .field import Field, Figures, Reference
+from .fitting import POWERS, power_grid
+
+CLASSICAL: Mapping[str, Callable[[Affine], FixedStep]] = {
+    "Euler": lambda path: Euler(),
+    "Heun": lambda path: Heun(),
+    "Adams-Bashforth 2": lambda path: AdamsBashforth(2),
+    "Adams-Bashforth 3": lambda path: AdamsBashforth(3),
+    "DPM-Solver++ (2M)": lambda path: DPMSolver(path),
+    "UniPC": lambda path: UniPC(path),
+}
+"""By name; each made for a path."""
+
+
+class Candidate(NamedTuple):
+    """A classical solver on a grid."""
+
+    name: str
+    times: Tensor
+
+
+def tuned(evaluations: int, field: Field, exact: Reference, path: Affine) -> Iterator[Candidate]:
+    """Every classical solver that can use the budget, on the grid that is best for it on these draws."""
+    for name, make in CLASSICAL.items():
+        solver = make(path)
+        if evaluations < solver.stages:
+            continue
+        steps = solver.steps(evaluations)
+        grids = [power_grid(steps, power, field.x0.device) for power in POWERS]
+        found = {n: Figures.of(solved(Candidate(name, grid), field, path), exact) for n, grid in enumerate(grids)}
+        yield Candidate(name, grids[min(found, key=lambda n: found[n].together)])
+
+
+def solved(candidate: Candidate, field: Field, path: Affine) -> Tensor:
+    """The ends (B, D) of a field's draws."""
+    flow = Flow(lambda x, t: field(x, t.expand(len(x))))
+    with torch.no_grad():
+        return integrate(CLASSICAL[candidate.name](path), flow, field.x0, candidate.times).x

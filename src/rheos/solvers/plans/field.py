@@ -1,0 +1,130 @@
+"""The velocity of many states at once, each at its own time, and where exact integration leads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ...core.condition import Cond, take
+from ...core.loop import walk
+from ...dynamics import Flow
+from ..dopri5 import Dopri5
+
+ROWS = 2048
+"""States that are given to the network at once."""
+
+KEPT = 64
+"""Steps between which the exact trajectory is kept."""
+
+
+@final
+class Field:
+    """Velocities in float64 of states (V, B, D) at times (V,), for B draws.
+
+    Args:
+        flows: by guidance; the draws are dealt out to them in turn.
+        x0: noise (B, ...), as the model takes it.
+        cond: the condition of each draw.
+    """
+
+    def __init__(self, flows: Mapping[float, Flow], x0: Tensor, cond: Cond | None) -> None:
+        self.flows, self.shape, self.dtype, self.cond = list(flows.values()), x0.shape[1:], x0.dtype, cond
+        self.x0 = x0.double().flatten(1)
+        self.evaluated = 0
+
+    def __len__(self) -> int:
+        return len(self.x0)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """(V, B, D) at (V,); or (B, D) at (B,)."""
+        if x.dim() == 2:
+            return self._rows(x, t, torch.arange(len(x), device=x.device))
+        variants, draws, _ = x.shape
+        place = torch.arange(draws, device=x.device).repeat(variants)
+        return self._rows(x.flatten(0, 1), t.repeat_interleave(draws), place).view_as(x)
+
+    def _rows(self, x: Tensor, t: Tensor, draws: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        for number, flow in enumerate(self.flows):
+            own = (draws % len(self.flows) == number).nonzero()[:, 0]
+            for rows in own.split(ROWS):
+                states = x[rows].to(self.dtype).view(-1, *self.shape)
+                cond = () if self.cond is None else (take(self.cond, draws[rows]),)
+                found = flow.velocity(states, t[rows].to(self.dtype), *cond)
+                out[rows] = found.double().flatten(1)
+        self.evaluated += len(x)
+        return out
+
+
+@final
+@dataclass(frozen=True)
+class Reference:
+    """The exact trajectories: states and velocities (M+1, B, D) at even times."""
+
+    states: Tensor
+    rates: Tensor
+
+    @staticmethod
+    def of(field: Field, tolerance: float) -> Reference:
+        grid = torch.linspace(0, 1, KEPT + 1, dtype=torch.float64, device=field.x0.device)
+        flow = Flow(lambda x, t: field(x, t.expand(len(x))))
+        states = torch.stack([step.x for step in walk(Dopri5(tolerance, tolerance), flow, field.x0, grid)])
+        return Reference(states, torch.stack([field(x, t.expand(len(x))) for x, t in zip(states, grid, strict=True)]))
+
+    @property
+    def end(self) -> Tensor:
+        return self.states[-1]
+
+    @property
+    def scale(self) -> float:
+        """The root mean square length of the ends."""
+        return float(self.end.square().sum(1).mean().sqrt())
+
+    def at(self, t: Tensor) -> Tensor:
+        """The states (V, B, D) at times (V,), by cubic Hermite interpolation."""
+        place = (t * KEPT).clamp(0, KEPT - 1e-9)
+        n = place.floor().long()
+        u = (place - n)[:, None, None]
+        h = 1 / KEPT
+        before, after = self.states[n], self.states[n + 1]
+        return (
+            (1 + 2 * u) * (1 - u) ** 2 * before
+            + u**2 * (3 - 2 * u) * after
+            + h * u * (1 - u) * ((1 - u) * self.rates[n] - u * self.rates[n + 1])
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Figures:
+    """Errors of the ends over the root mean square length of the exact ones.
+
+    Args:
+        rmse: their root mean square over draws.
+        p95: the 95th of a hundred.
+        median: the middle one.
+    """
+
+    rmse: float
+    p95: float
+    median: float
+
+    @staticmethod
+    def of(end: Tensor, exact: Reference) -> Figures:
+        errors = (end - exact.end).square().sum(1).sqrt() / exact.scale
+        if not bool(errors.isfinite().all()):
+            return Figures(float("inf"), float("inf"), float("inf"))
+        return Figures(float(errors.square().mean().sqrt()), float(errors.quantile(0.95)), float(errors.median()))
+
+    @property
+    def together(self) -> float:
+        """Their geometric mean."""
+        return float(self.rmse * self.p95 * self.median) ** (1 / 3)
+
+    def within(self, other: Figures) -> bool:
+        """Whether none is above the other's."""
+        return self.rmse <= other.rmse and self.p95 <= other.p95 and self.median <= other.median
