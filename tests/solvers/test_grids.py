@@ -9,7 +9,7 @@ from rheos.core import InputError
 from rheos.core.loop import check_grid
 from rheos.schedules import Cosine as CosineSchedule
 from rheos.schedules import Linear, VarianceExploding, VariancePreserving
-from rheos.solvers.grids import EDM, Cosine, Grid, Shifted, Uniform
+from rheos.solvers.grids import EDM, Cosine, Given, Grid, Shifted, Uniform
 
 GRIDS: list[Grid] = [Uniform(), Shifted(3.0), Shifted(0.5), Cosine(), EDM(), EDM(CosineSchedule()), EDM(rho=1.0)]
 
@@ -86,3 +86,12 @@ def test_arguments_are_checked():
     ):
         with pytest.raises(InputError):
             make()
+
+
+def test_given_times_are_for_their_own_number_of_steps() -> None:
+    given = Given((0.0, 0.2, 1.0))
+    assert given(2).tolist() == pytest.approx([0.0, 0.2, 1.0])
+    with pytest.raises(InputError, match="has 2 steps, 3 were asked for"):
+        given(3)
+    with pytest.raises(InputError, match="no 2 distinct steps"):
+        Given((0.0, 1.0, 1.0))(2)

@@ -206,11 +206,8 @@ class TestPlan:
             assert found.p95 == pytest.approx(plan.at(budget).expected.p95, rel=0.5)
 
     def test_it_is_the_classical_solver_where_no_rule_is_better(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from rheos.solvers.plans import calibrate as module
-
         monkeypatch.setattr(Figures, "within", lambda self, other: False)
         found = calibrate(RING, noise(5, 8 + 384), budgets=(4,), draws=8, effort=0).at(4)
-        assert module is calibrate
         assert found.solver in CLASSICAL
         assert found.expected.together <= 1.5 * found.classical.together
         solver = PlanSolver(found)
@@ -230,9 +227,9 @@ class TestPlan:
             plan.at(0)
 
     def test_what_it_says_of_itself(self, plan: Plan) -> None:
-        assert str(plan.at(8)).startswith("a fitted rule, 8 evaluations, expected error ")
+        assert str(plan.at(8)).startswith("a fitted rule in 8 evaluations, expected error ")
         named = replace(plan.at(8), solver="Heun")
-        assert str(named).startswith("Heun, 8 evaluations")
+        assert str(named).startswith("Heun in 8 evaluations")
         assert all(0 < plan.costs[budget] < 400_000 for budget in (5, 8))
 
     def test_it_is_kept_to_the_last_digit(self, plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``rheos train``, ``sample``, ``evaluate``, ``doctor``.
+"""The command line: ``rheos train``, ``sample``, ``evaluate``, ``compare``, ``plan``, ``doctor``.
 
 Exit codes: 0 done; 2 the request cannot be met, with one sentence on standard error; 130 stopped by Ctrl-C and 143 by
 SIGTERM, with everything saved.

@@ -20,6 +20,7 @@ from .compare import compare
 from .doctor import doctor
 from .evaluate import evaluate
 from .parser import parse
+from .plan import plan
 from .sample import sample
 from .train import train
 
@@ -28,6 +29,7 @@ RUN: Mapping[str, Callable[..., int]] = {
     "sample": sample,
     "evaluate": evaluate,
     "compare": compare,
+    "plan": plan,
     "doctor": doctor,
 }
 

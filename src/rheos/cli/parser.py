@@ -13,10 +13,11 @@ from typing import Any, NoReturn, get_args
 from .. import __version__
 from ..compare import CONTENDERS
 from ..core import InputError, nearest
+from ..solvers.plans.calibrate import DRAWS, EFFORT
 from ..training import Precision, Training
 from .parts import TABLES, names_table
 
-COMMANDS = ("train", "sample", "evaluate", "compare", "doctor")
+COMMANDS = ("train", "sample", "evaluate", "compare", "plan", "doctor")
 
 NUMBERS = {
     "steps": "optimiser steps",
@@ -67,6 +68,7 @@ def build_parser() -> tuple[Parser, Any]:
     _sample(commands)
     _evaluate(commands)
     _compare(commands)
+    _plan(commands)
     commands.add_parser("doctor", help="versions, devices, optional extras, and what is missing")
     return parser, commands.choices
 
@@ -180,6 +182,24 @@ def _compare(commands: Any) -> None:
     add("--steps", type=int, help="optimiser steps of each training")
     add("--batch", type=int, help="rows of the global batch")
     _device(parser)
+
+
+def _plan(commands: Any) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="compile a sampling plan for a run: fewer evaluations for the same samples",
+        description="Fit grids and coefficients to the network of a run, for each number of evaluations; "
+        "`rheos sample` uses them from then on. Nothing is trained.",
+    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN")
+    add("--evaluations", nargs="+", type=int, metavar="N", help="budgets (default: 4 5 6 8 10 12 16 20)")
+    add("--guidance", nargs="+", type=float, metavar="X", help="scales to serve (default: the run's own)")
+    add("--draws", type=int, default=DRAWS, help=f"noises to fit on (default: {DRAWS}; 32 for a large network)")
+    add("--effort", type=int, default=EFFORT, help=f"states evaluated to fit a budget, at most (default: {EFFORT:,})")
+    add("--sharp", action="store_true", help="fit this one distribution more closely")
+    add("--seed", type=int, default=0, help="of the noises (default: 0)")
+    _common(parser)
 
 
 def _sampling(parser: argparse.ArgumentParser) -> None:

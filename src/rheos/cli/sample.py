@@ -12,6 +12,7 @@ from torch import Tensor
 from ..core import InputError, nearest
 from ..recipes import Kind, Sampler, with_source
 from .parts import with_sampling
+from .plan import by_plan
 from .train import open_run, trained_network
 
 
@@ -31,14 +32,19 @@ def sample(args: argparse.Namespace) -> int:
     recipe = with_source(with_sampling(run.recipe, options), "held_out")
     labels = _labels(args.label, recipe.kind, args.n)
     network = trained_network(run, args.device)
+    # What is asked for by name is taken literally.
+    literal = args.steps is not None or any(getattr(args, key) is not None for key in ("solver", "grid", "noise"))
+    found = None if literal else by_plan(run, recipe, network, args.evaluations)
+    recipe, entry = (recipe, None) if found is None else found
     began = time.perf_counter()
     sampler = Sampler(recipe, network, args.seed, args.batch)
     drawn = sampler.draw(args.n, labels, steps=args.steps, evaluations=args.evaluations)
     took = time.perf_counter() - began
     recipe.kind.write(drawn.states, drawn.labels, out)
+    how = type(recipe.solver).__name__ if entry is None else f"by the plan: {entry}"
     print(
         f"{args.n} samples in {took:.1f} s, {drawn.evaluations} evaluations ({drawn.passes} network passes) each, "
-        f"{type(recipe.solver).__name__}, seed {args.seed}: {out}"
+        f"{how}, seed {args.seed}: {out}"
     )
     return 0
 

@@ -116,7 +116,7 @@ class Sampler:
         device = self._device
         grid = recipe.grid(self._steps(evaluations) if steps is None else steps, device=device)
         states, evaluated, passed = [], 0, 0
-        with _evaluating(self.network), torch.no_grad():
+        with evaluating(self.network), torch.no_grad():
             for rows in torch.arange(count).split(self.batch):
                 rng = Rng(self.seed).rows(rows.to(device))
                 start = recipe.objective.prior(rng, torch.empty(len(rows), *recipe.kind.shape, device=device))
@@ -136,7 +136,7 @@ class Sampler:
         labels, device = self._labels(count, labels), self._device
         rng = Rng(self.seed).rows(torch.arange(count, device=device))
         start = self.recipe.objective.prior(rng, torch.empty(count, *self.recipe.kind.shape, device=device))
-        with _evaluating(self.network):
+        with evaluating(self.network):
             return flow_figures(
                 self._flow,
                 start,
@@ -166,7 +166,7 @@ class Sampler:
         scale = objective.path.prior(torch.ones((), device=device))
         backward = grids.Cosine()(STEPS, device=device).flip(0)
         found = []
-        with _evaluating(self.network), torch.no_grad():
+        with evaluating(self.network), torch.no_grad():
             for rows in torch.arange(len(states)).split(self.batch):
                 found.append(
                     log_likelihood(
@@ -236,7 +236,7 @@ class Sampler:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """A network in evaluation mode; afterwards each of its parts is as it was."""
     former = [(part, part.training) for part in network.modules()]
     network.eval()

@@ -119,3 +119,20 @@ class EDM(Grid):
         # The last entry lies beyond the lowest level; the end of the grid replaces it.
         levels = (high + place.clamp(max=1) * (low - high)) ** self.rho
         return self.schedule.time_of(torch.ones_like(levels), levels)
+
+
+@final
+@dataclass(frozen=True)
+class Given(Grid):
+    """These times, for their own number of steps.
+
+    Args:
+        at: (N+1,), from 0 to 1.
+    """
+
+    at: tuple[float, ...]
+
+    def times(self, share: Tensor) -> Tensor:
+        if len(share) != len(self.at):
+            raise InputError(f"this grid has {len(self.at) - 1} steps, {len(share) - 1} were asked for.")
+        return torch.tensor(self.at, dtype=torch.float64)

@@ -16,6 +16,7 @@ from ...core.protocols import Dynamics, Memory, S, Step
 from ...core.rng import Rng
 from ...paths import Affine
 from ..base import FixedStep
+from ..grids import Given, Grid
 from .classical import CLASSICAL
 from .field import Figures
 from .rule import Fitted, Rule
@@ -48,8 +49,8 @@ class Entry:
     def __str__(self) -> str:
         name = "a fitted rule" if self.solver is None else self.solver
         return (
-            f"{name}, {self.evaluations} evaluations, expected error {self.expected.median:.2g} (median) and "
-            f"{self.expected.p95:.2g} (95 of 100)"
+            f"{name} in {self.evaluations} evaluations, expected error {self.expected.median:.2g} in the median, "
+            f"{self.expected.p95:.2g} in 95 of 100"
         )
 
 
@@ -80,7 +81,12 @@ class PlanSolver(FixedStep[S]):
     @property
     def grid(self) -> Tensor:
         """The times (N+1,), float32."""
-        return torch.tensor(self.entry.rule.times, dtype=torch.float32)
+        return self.times(self.entry.rule.steps)
+
+    @property
+    def times(self) -> Grid:
+        """The grid as a value that a recipe can hold."""
+        return Given(self.entry.rule.times)
 
     def evaluations(self, steps: int) -> int:
         """Evaluations on a grid of ``steps`` steps."""
