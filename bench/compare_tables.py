@@ -46,5 +46,5 @@ def _table(result: dict[str, Any]) -> str:
             cells = [quality(side, budget, way) for budget in SHOWN]
             told = [spread(found.values()) if found else "" for found in cells]
             seconds = spread(side["training seconds"])
-            rows.append([f"{side['title']}, {way}", f"{side['rate']:g}", *told, seconds])
+            rows.append([f"{side['title']} by {way}", f"{side['rate']:g}", *told, seconds])
     return table(["", "rate", *map(str, SHOWN), "seconds of training"], rows)

@@ -6,7 +6,18 @@ import math
 
 import pytest
 
-from rheos.compare.figures import last, middle, quality, quotients, reached, seconds, spread
+from rheos.compare.figures import (
+    last,
+    middle,
+    plain_flow,
+    quality,
+    quotients,
+    reached,
+    seconds,
+    spread,
+    steps,
+    to_equal,
+)
 
 SIDE = {
     "seeds": [0, 2],
@@ -34,6 +45,24 @@ def test_a_goal_is_reached_between_two_looks() -> None:
     assert reached(SIDE, {0: 8.0, 2: 4.5}) == pytest.approx({0: 15.0, 2: 10.0})
     assert reached(SIDE, {0: 4.0, 2: 3.0}) == pytest.approx({0: 20.0, 2: 20.0})
     assert reached(SIDE, {0: 0.5, 1: 1.0}) == {0: math.inf}
+
+
+def test_equal_quality_is_the_worse_of_two_ends() -> None:
+    other = {"seeds": [2, 0], "learning": {"10": [8.0, 8.0], "40": [4.0, 2.0]}}
+    # Seed 0 ends at 1 and 2: the first is at 2 by step 25 of 30, the other at its end. Seed 2 ends at 3.5 and 4: the
+    # first is there at its first look.
+    assert to_equal(SIDE, other) == pytest.approx([25 / 30, 10 / 30])
+    assert to_equal(other, SIDE) == pytest.approx([30 / 10, 30 / 25])
+    assert (steps(SIDE), steps(other)) == (30, 40)
+    assert to_equal(SIDE, {"seeds": [], "learning": {}}) == []
+
+
+def test_the_flow_on_straight_lines_stands_for_all() -> None:
+    sides = {name: {"family": family} for name, family in (("v", "diffusion"), ("flow-ot", "flow"), ("flow", "flow"))}
+    assert plain_flow(sides) is sides["flow"]
+    del sides["flow"]
+    assert plain_flow(sides) is sides["flow-ot"]
+    assert plain_flow({"v": sides["v"]}) is None
 
 
 def test_quotients_are_of_equal_seeds() -> None:

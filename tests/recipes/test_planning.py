@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rheos import nn
 from rheos.core import InputError
 from rheos.guidance import ClassifierFree, ZeroStar
 from rheos.recipes import Sampler, decode, encode, images, planning, toy
@@ -20,16 +21,16 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judged on few draws, and followed at few points, for speed."""
     for place in (planning, importlib.import_module("rheos.solvers.plans.calibrate")):
         monkeypatch.setattr(place, "JUDGED", 12)
-    monkeypatch.setattr(field, "KEPT", 8)
+    monkeypatch.setattr(field, "KEPT", 16)
 
 
 def test_a_network_of_classes_under_guidance() -> None:
-    recipe = images(width=8)
+    recipe = images(network=nn.MLP, width=16)
     network = recipe.network(3)
     # A new network gives zeros; this one gives something of each class.
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     plan = compiled(recipe, network, (3,), guidance=(3.0, 1.0), draws=8, effort=0)
     assert (plan.guidance, plan.model) == ((1.0, 3.0), fingerprint(network))
     assert plan == compiled(recipe, network, (3,), guidance=(1.0, 3.0), draws=8, effort=0)

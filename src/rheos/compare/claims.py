@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .figures import Result, Side, last, quality, quotients, reached, seconds, spread
+from .figures import Result, Side, plain_flow, quality, quotients, seconds, spread, to_equal
 from .study import SETTLED
 
 FEW, MANY = 20, 100
@@ -76,12 +76,6 @@ def judged(ratios: Mapping[str, Sequence[float]], most: float = 1.0) -> str:
     return "refuted" if all(ratio > most for ratio in every) else "confirmed in part"
 
 
-def _flow(sides: Mapping[str, Side]) -> Side | None:
-    """The flow that stands for all: on straight lines, or the first there is."""
-    flows = {name: side for name, side in sides.items() if side["family"] == "flow"}
-    return flows.get("flow", next(iter(flows.values()), None))
-
-
 def _rivals(sides: Mapping[str, Side]) -> list[Side]:
     """Diffusion models that predict their own quantity."""
     return [side for name, side in sides.items() if side["family"] == "diffusion" and ":" not in name]
@@ -89,7 +83,7 @@ def _rivals(sides: Mapping[str, Side]) -> list[Side]:
 
 def _beside(sides: Mapping[str, Side]) -> list[tuple[Side, Side]]:
     """The flow with each of the rivals."""
-    flow = _flow(sides)
+    flow = plain_flow(sides)
     return [] if flow is None else [(flow, rival) for rival in _rivals(sides)]
 
 
@@ -114,21 +108,13 @@ def _simulated(sides: Mapping[str, Side], result: Result) -> Finding:
 
 
 def _steps(sides: Mapping[str, Side], result: Result) -> Finding:
-    ratios = {rival["title"]: _share(flow, rival) for flow, rival in _beside(sides)}
-    ratios = {name: values for name, values in ratios.items() if values}
+    ratios = {rival["title"]: ratio for flow, rival in _beside(sides) if (ratio := to_equal(flow, rival))}
     if not ratios:
         return None
-    back = {rival["title"]: _share(rival, flow) for flow, rival in _beside(sides)}
     return judged(ratios, 1 - 1e-9), (
-        f"steps until the flow is as good as the rival at its end, over all steps: {_listed(ratios)}; the rival until "
-        f"it is as good as the flow at its end: {_listed(back)}; ∞ where it never is"
+        "steps of the flow until it is as good as the worse of the two is at its end, over the rival's until then: "
+        f"{_listed(ratios)}"
     )
-
-
-def _share(side: Side, goal: Side) -> list[float]:
-    """The share of its steps after which a side is as good as another at its end."""
-    steps = max(map(int, side["learning"]), default=1)
-    return [step / steps for step in reached(side, last(goal)).values()]
 
 
 def _time(sides: Mapping[str, Side], result: Result) -> Finding:
@@ -136,13 +122,15 @@ def _time(sides: Mapping[str, Side], result: Result) -> Finding:
     for flow, rival in _beside(sides):
         # One network and one loop: seconds of the same training differ by chance, and by pairing and conversions.
         pace = statistics.median(flow["training seconds"]) / statistics.median(rival["training seconds"])
-        if shares := _share(flow, rival):
-            ratios[rival["title"]] = [pace * share for share in shares]
+        if ratio := to_equal(flow, rival):
+            ratios[rival["title"]] = [pace * each for each in ratio]
     if not ratios:
         return None
-    told = f"training time of the flow to the rival's final quality, over the rival's: {_listed(ratios)}"
     some = any(statistics.median(values) < 1 for values in ratios.values())
-    return ("confirmed" if judged(ratios, SAVED) == "confirmed" else "confirmed in part" if some else "refuted"), told
+    return ("confirmed" if judged(ratios, SAVED) == "confirmed" else "confirmed in part" if some else "refuted"), (
+        f"seconds of the flow's training until it is as good as the worse of the two is at its end, over the rival's: "
+        f"{_listed(ratios)}"
+    )
 
 
 def _fifty(sides: Mapping[str, Side], result: Result) -> Finding:
@@ -170,7 +158,7 @@ def _suffices(side: Side, way: str) -> int:
 
 
 def _few(sides: Mapping[str, Side], result: Result) -> Finding:
-    flow, rivals = _flow(sides), _rivals(sides)
+    flow, rivals = plain_flow(sides), _rivals(sides)
     if flow is None or not rivals:
         return None
     own = _suffices(flow, next(iter(flow["ways"])))
@@ -279,7 +267,7 @@ def _predictable(sides: Mapping[str, Side], result: Result) -> Finding:
 
 
 def _cost(sides: Mapping[str, Side], result: Result) -> Finding:
-    """Operations to the rival's final quality, of training and of a sample."""
+    """Operations to equal quality, of training and of a sample."""
     training, sampling, energy = {}, {}, []
     for flow, rival in _beside(sides):
         if not (flow["cost"] and rival["cost"]):
@@ -288,7 +276,7 @@ def _cost(sides: Mapping[str, Side], result: Result) -> Finding:
             counts = [side["cost"]["training"][unit] for side in (flow, rival)]
             if None in counts:
                 continue
-            found = [counts[0] / counts[1] * share for share in _share(flow, rival)]
+            found = [counts[0] / counts[1] * ratio for ratio in to_equal(flow, rival)]
             if unit == "operations":
                 training[rival["title"]] = found
             else:
@@ -301,8 +289,8 @@ def _cost(sides: Mapping[str, Side], result: Result) -> Finding:
         return None
     told = f"energy of training likewise {spread(energy)}" if energy else "no counter of energy could be read"
     return judged({**training, **{f"{name}, a sample": v for name, v in sampling.items()}}, 1 - 1e-9), (
-        f"operations of training to the rival's final quality, over the rival's: {_listed(training)}; evaluations of a "
-        f"sample as good as the rival's best at {SETTLED}, over {SETTLED}: {_listed(sampling)}; {told}"
+        f"operations of training to equal quality, flow over rival: {_listed(training)}; evaluations of a sample as "
+        f"good as the rival's best at {SETTLED}, over {SETTLED}: {_listed(sampling)}; {told}"
     )
 
 
@@ -321,7 +309,7 @@ def _needed(side: Side, seed: int, goal: float) -> float:
 def _hybrids(sides: Mapping[str, Side], result: Result) -> Finding:
     """A network that goes on as a flow beside the flow and the diffusion model, after equal steps; and a diffusion
     model by a flow's solver."""
-    flow, rivals = _flow(sides), _rivals(sides)
+    flow, rivals = plain_flow(sides), _rivals(sides)
     ratios = {}
     for side in sides.values():
         if side["family"] == "hybrid":

@@ -65,6 +65,26 @@ def _crossing(steps: Sequence[int], values: Sequence[float], goal: float) -> flo
     return math.inf
 
 
+def to_equal(one: Side, other: Side) -> list[float]:
+    """The share of its training after which one side is as good as both are at their ends, over the other's share,
+    seed by seed. The goal is the worse of the two ends, which both reach."""
+    ends = last(one), last(other)
+    goal = {seed: max(end[seed] for end in ends) for seed in ends[0] if seed in ends[1]}
+    shares = [{seed: step / steps(side) for seed, step in reached(side, goal).items()} for side in (one, other)]
+    return quotients(*shares)
+
+
+def steps(side: Side) -> int:
+    """The steps of its training."""
+    return max(map(int, side["learning"]), default=0)
+
+
+def plain_flow(sides: Mapping[str, Side]) -> Side | None:
+    """The flow that stands for all of them: that on straight lines, or the first there is."""
+    flows = {name: side for name, side in sides.items() if side["family"] == "flow"}
+    return flows.get("flow", next(iter(flows.values()), None))
+
+
 def quotients(one: BySeed, other: BySeed) -> list[float]:
     """One over the other for every seed that both have."""
     return [one[seed] / other[seed] if other[seed] else math.inf for seed in one if seed in other]

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from .figures import Result, last, middle, quality, quotients, reached, spread
+from .figures import Result, last, middle, plain_flow, quality, quotients, reached, spread, steps
 from .study import SETTLED
 
 FEW = 10
@@ -107,14 +107,13 @@ def _errors(sides: Mapping[str, Any], floor: float) -> list[str]:
 
 
 def _pace(sides: Mapping[str, Any]) -> list[str]:
-    """Steps and seconds in which each flow reached what each diffusion model ended with, and the other way round."""
-    plain = [side for side in sides.values() if side["family"] != "hybrid"]
-    return [
-        line
-        for side in plain
-        for other in plain
-        if side["family"] != other["family"] and (line := _reached(other, side))
-    ]
+    """When the flow reached what each diffusion model ended with, and the other way round."""
+    flow = plain_flow(sides)
+    if flow is None:
+        return []
+    others = [side for side in sides.values() if side["family"] not in ("flow", "hybrid")]
+    pairs = [pair for other in others for pair in ((flow, other), (other, flow))]
+    return [line for side, goal in pairs if (line := _reached(side, goal))]
 
 
 def _reached(side: Mapping[str, Any], goal: Mapping[str, Any]) -> str:
@@ -122,13 +121,13 @@ def _reached(side: Mapping[str, Any], goal: Mapping[str, Any]) -> str:
     found = reached(side, last(goal))
     if not found:
         return ""
-    steps = statistics.median(found.values())
-    if math.isinf(steps):
+    step = statistics.median(found.values())
+    if math.isinf(step):
         return f"{_first(side['title'])} did not reach the final quality of {goal['title']}."
-    total = max(map(int, side["learning"]))
-    seconds = _seconds(statistics.median(side["training seconds"]) * steps / total)
+    total = steps(side)
+    seconds = _seconds(statistics.median(side["training seconds"]) * step / total)
     return (
-        f"{_first(side['title'])} reached the final quality of {goal['title']} by step {steps:,.0f} of {total:,}, in "
+        f"{_first(side['title'])} reached the final quality of {goal['title']} by step {step:,.0f} of {total:,}, in "
         f"{seconds}."
     )
 
@@ -136,20 +135,19 @@ def _reached(side: Mapping[str, Any], goal: Mapping[str, Any]) -> str:
 def _hybrids(sides: Mapping[str, Any]) -> list[str]:
     """What diffusion and flow gain from each other: of one network that goes on as the other, and of samplers."""
     told = []
+    families = ([side for side in sides.values() if side["family"] == family] for family in ("flow", "diffusion"))
+    best = [
+        min(known, key=_few) for family in families if (known := [side for side in family if _few(side) < math.inf])
+    ]
     for side in sides.values():
-        if side["family"] != "hybrid":
-            continue
-        for other in sides.values():
-            if other["family"] not in ("flow", "diffusion"):
-                continue
-            ratio = quotients(quality(side, FEW), quality(other, FEW))
-            if ratio:
+        if side["family"] == "hybrid":
+            for other in best:
+                ratio = quotients(quality(side, FEW), quality(other, FEW))
                 told.append(
                     f"{_first(side['title'])} has {spread(ratio)} times the distance of {other['title']} at {FEW} "
                     "evaluations, after as many steps in all."
                 )
-            if line := _reached(side, other):
-                told.append(line)
+                told += [line] if (line := _reached(side, other)) else []
     for side in sides.values():
         own, *others = side["ways"]
         for way in others:
@@ -160,6 +158,11 @@ def _hybrids(sides: Mapping[str, Any]) -> list[str]:
                     "evaluations."
                 )
     return told
+
+
+def _few(side: Mapping[str, Any]) -> float:
+    found = middle(side, FEW)
+    return math.inf if found is None else found
 
 
 def _rates(sides: Mapping[str, Any]) -> list[str]:
