@@ -112,7 +112,7 @@ class TestRule:
 
 class TestFit:
     def test_the_reference_is_exact_between_its_points_too(self) -> None:
-        exact = Reference.of(field(1, 6), 1e-9)
+        exact = Reference.of(field(1, 6))
         times = torch.tensor([0.013, 0.31, 0.777, 1.0]).double()
         for t, state in zip(times, exact.at(times), strict=True):
             grid = torch.stack([torch.zeros(()).double(), t])
@@ -123,7 +123,7 @@ class TestFit:
     def test_one_gaussian_is_a_scale_which_every_budget_fits(self) -> None:
         one = GaussianMixture(torch.ones(1).double(), torch.zeros(1, 2).double(), 0.25 * torch.eye(2).double()[None])
         given = field(1, 32, Flow(one.velocity(Affine())))
-        exact = Reference.of(given, 1e-10)
+        exact = Reference.of(given)
         draft = step_by_step(3, given, exact)
         # The ridge and the interpolated reference leave a little.
         assert Figures.of(ends(draft, given)[-1], exact).rmse < 1e-4
@@ -131,9 +131,9 @@ class TestFit:
 
     def test_slopes_are_those_of_the_whole_walk(self) -> None:
         given = field(2, 12)
-        exact = Reference.of(given, 1e-9)
+        exact = Reference.of(given)
         draft = step_by_step(5, given, exact)
-        descent = Descent(given, exact, Aim(1, 0.3), precise=True)
+        descent = Descent(given, exact, Aim(1, 0.3))
         rest = descent._rest(draft)
         weight = descent._weight(rest)
         gram, pull = descent._slopes(draft, rest, weight)
@@ -158,16 +158,16 @@ class TestFit:
 
     def test_the_descent_lowers_what_it_aims_at_and_ends_in_time(self) -> None:
         given = field(2, 48)
-        exact = Reference.of(given, 1e-9)
+        exact = Reference.of(given)
         first = step_by_step(6, given, exact)
         before, began = Figures.of(ends(first, given)[-1], exact), given.evaluated
-        last = Descent(given, exact, Aim(1, 0.1), precise=True).run(first, 15, 10**9)
+        last = Descent(given, exact, Aim(1, 0.1)).run(first, 15, 10**9)
         long = given.evaluated - began
         assert Figures.of(ends(last, given)[-1], exact).together < 0.9 * before.together
         assert bool((last.times.diff() > 0).all())
         assert not torch.equal(last.times, first.times)
         began = given.evaluated
-        Descent(given, exact, Aim(1, 0.1), precise=True).run(first, 15, 1)
+        Descent(given, exact, Aim(1, 0.1)).run(first, 15, 1)
         assert given.evaluated - began < long / 4
 
     def test_draws_are_dealt_out_to_their_flows_with_their_conditions(self) -> None:
@@ -190,7 +190,7 @@ def plan() -> Plan:
 class TestPlan:
     def test_fresh_draws_are_nearer_than_by_any_classical_solver(self, plan: Plan) -> None:
         x0 = noise(77, 500)
-        exact = Reference.of(Field({1.0: RING}, x0, None), 1e-9)
+        exact = Reference.of(Field({1.0: RING}, x0, None))
         for budget, better in ((5, 2.0), (8, 4.0)):
             solver = PlanSolver(plan.at(budget))
             assert plan.at(budget).solver is None

@@ -95,7 +95,7 @@ class _Bench:
     def __init__(
         self, flows: Mapping[float, Flow], noise: Tensor, cond: Cond | None, draws: int, sharp: bool, path: Affine
     ) -> None:
-        self.flows, self.path, self.precise = flows, path, noise.dtype == torch.float64
+        self.flows, self.path = flows, path
         parts = [slice(0, draws), slice(draws, -JUDGED if sharp else None), slice(-JUDGED, None)]
         self.fitted, self.pool, self.judges = (self._part(noise, cond, part) for part in parts)
         self.noise, self.cond, self.sharp, self.draws = noise, cond, sharp, draws
@@ -108,7 +108,7 @@ class _Bench:
 
     def _rows(self, noise: Tensor, cond: Cond | None, rows: Tensor) -> tuple[Field, Reference]:
         field = Field(self.flows, noise[rows], None if cond is None else take(cond, rows))
-        return field, Reference.of(field, 1e-8 if self.precise else 1e-5)
+        return field, Reference.of(field)
 
     def entry(self, budget: int, effort: int) -> tuple[Entry, int]:
         """What is best for a budget, and the states that were evaluated to fit it."""
@@ -139,7 +139,7 @@ class _Bench:
             # What is left of the effort is shared among the aims that are left.
             share = (limit - field.evaluated) // (len(AIMS) - number)
             if share > 3 * budget**2 * len(field):
-                drafts.append(Descent(field, exact, aim, self.precise).run(first, ITERATIONS, share))
+                drafts.append(Descent(field, exact, aim).run(first, ITERATIONS, share))
         return [*drafts, self._sharpened(drafts)] if self.sharp else drafts
 
     def _sharpened(self, drafts: list[Draft]) -> Draft:
@@ -151,7 +151,7 @@ class _Bench:
             errors = (ends(best, pool)[-1] - exact.end).square().sum(1)
             rows = torch.cat([rows, self.draws + errors.topk(min(WORST, len(errors))).indices]).unique()
             field, aimed = self._rows(self.noise, self.cond, rows)
-            best = Descent(field, aimed, AIMS[0], self.precise).run(best, AFTER, EFFORT)
+            best = Descent(field, aimed, AIMS[0]).run(best, AFTER, EFFORT)
             self.fitted[0].evaluated += field.evaluated
         return best
 

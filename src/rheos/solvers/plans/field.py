@@ -13,6 +13,7 @@ from ...core.condition import Cond, take
 from ...core.loop import walk
 from ...dynamics import Flow
 from ..dopri5 import Dopri5
+from ..rk4 import RK4
 
 ROWS = 2048
 """States that are given to the network at once."""
@@ -38,6 +39,11 @@ class Field:
 
     def __len__(self) -> int:
         return len(self.x0)
+
+    @property
+    def precise(self) -> bool:
+        """Whether the model computes in float64."""
+        return self.dtype == torch.float64
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """(V, B, D) at (V,); or (B, D) at (B,)."""
@@ -69,10 +75,13 @@ class Reference:
     rates: Tensor
 
     @staticmethod
-    def of(field: Field, tolerance: float) -> Reference:
+    def of(field: Field) -> Reference:
+        """By Dopri5 to 1e-8 where the field computes in float64; in single precision, where a network is dear and
+        rounds, by RK4 in as many steps as are kept."""
         grid = torch.linspace(0, 1, KEPT + 1, dtype=torch.float64, device=field.x0.device)
         flow = Flow(lambda x, t: field(x, t.expand(len(x))))
-        states = torch.stack([step.x for step in walk(Dopri5(tolerance, tolerance), flow, field.x0, grid)])
+        solver = Dopri5(1e-8, 1e-8) if field.precise else RK4()
+        states = torch.stack([step.x for step in walk(solver, flow, field.x0, grid)])
         return Reference(states, torch.stack([field(x, t.expand(len(x))) for x, t in zip(states, grid, strict=True)]))
 
     @property

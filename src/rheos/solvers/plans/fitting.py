@@ -119,12 +119,12 @@ class Descent:
         field: the velocity.
         exact: where its draws go.
         aim: what is made small.
-        precise: whether the field computes in float64, which allows smaller differences.
     """
 
-    def __init__(self, field: Field, exact: Reference, aim: Aim, precise: bool) -> None:
+    def __init__(self, field: Field, exact: Reference, aim: Aim) -> None:
         self.field, self.exact, self.aim = field, exact, aim
-        self.epsilon = 1e-5 if precise else 1e-3
+        # Differences have to stand out from what the model rounds.
+        self.epsilon = 1e-5 if field.precise else 1e-3
         self.damping = 1e-3
 
     def run(self, draft: Draft, iterations: int, effort: int) -> Draft:
