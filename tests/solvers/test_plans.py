@@ -280,7 +280,7 @@ class TestPlan:
         assert entry.expected.within(entry.classical) or entry.solver is not None
 
     def test_too_little_is_refused(self) -> None:
-        with pytest.raises(InputError, match="480 noises, and 8 to fit at least; got 400"):
+        with pytest.raises(InputError, match="448 noises, and 8 to fit at least; got 400"):
             calibrate(RING, noise(5, 400))
         with pytest.raises(InputError, match="at least one evaluation, got"):
             calibrate(RING, noise(5, 600), budgets=(0, 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -38,16 +38,25 @@ class Candidate(NamedTuple):
     times: Tensor
 
 
-def tuned(evaluations: int, field: Field, exact: Reference, path: Affine) -> Iterator[Candidate]:
-    """Every classical solver that can use the budget, on the grid that is best for it on these draws."""
+FAR = 4.0
+"""Solvers that are so many times worse than the best in every figure are not looked at again."""
+
+
+def tuned(evaluations: int, field: Field, exact: Reference, path: Affine) -> list[Candidate]:
+    """The classical solvers that can use the budget, each on the grid that is best for it on these draws, without
+    those that are far behind in everything."""
+    found = {}
     for name, make in CLASSICAL.items():
         solver = make(path)
         if evaluations < solver.stages:
             continue
         steps = solver.steps(evaluations)
         grids = [power_grid(steps, power, field.x0.device) for power in POWERS]
-        found = {n: Figures.of(solved(Candidate(name, grid), field, path), exact) for n, grid in enumerate(grids)}
-        yield Candidate(name, grids[min(found, key=lambda n: found[n].together)])
+        tried = [(Figures.of(solved(Candidate(name, grid), field, path), exact), grid) for grid in grids]
+        figures, grid = min(tried, key=lambda pair: pair[0].together)
+        found[name] = (figures, Candidate(name, grid))
+    least = Figures.least(figures for figures, _ in found.values())
+    return [candidate for figures, candidate in found.values() if not figures.behind(least, FAR)]
 
 
 def solved(candidate: Candidate, field: Field, path: Affine) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -129,10 +129,20 @@ class Figures:
             return Figures(float("inf"), float("inf"), float("inf"))
         return Figures(float(errors.square().mean().sqrt()), float(errors.quantile(0.95)), float(errors.median()))
 
+    @staticmethod
+    def least(several: Iterable[Figures]) -> Figures:
+        """The least of each."""
+        known = list(several)
+        return Figures(*(min(getattr(figures, part) for figures in known) for part in ("rmse", "p95", "median")))
+
     @property
     def together(self) -> float:
         """Their geometric mean."""
         return float(self.rmse * self.p95 * self.median) ** (1 / 3)
+
+    def behind(self, other: Figures, times: float) -> bool:
+        """Whether each is more than so many times the other's."""
+        return self.rmse > times * other.rmse and self.p95 > times * other.p95 and self.median > times * other.median
 
     def within(self, other: Figures) -> bool:
         """Whether none is above the other's."""
