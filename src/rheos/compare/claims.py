@@ -102,8 +102,7 @@ def _simulated(sides: Mapping[str, Side], result: Result) -> Finding:
         return None
     told = ", ".join(f"{count} ({name})" for name, count in passes.items())
     return judged({name: [1 / count] for name, count in passes.items()}, 0.5), (
-        f"passes through the network in a training step: {told}, as many as of flow matching; neither generates "
-        "anything while it trains"
+        f"passes through the network in a training step: {told}; one, as of flow matching, generates nothing"
     )
 
 
@@ -192,8 +191,9 @@ def _deterministic(sides: Mapping[str, Side], result: Result) -> Finding:
     if not same:
         return None
     lost = [name for name, equal in same.items() if not equal]
-    told = "drawn twice, samples are equal bit by bit"
-    return ("confirmed", f"{told}, for every side alike") if not lost else ("refuted", f"not {told}: {', '.join(lost)}")
+    if lost:
+        return "refuted", f"drawn twice, samples are not the same: {', '.join(lost)}"
+    return "confirmed", "drawn twice, samples are equal bit by bit, for every side alike"
 
 
 def _stable(sides: Mapping[str, Side], result: Result) -> Finding:
