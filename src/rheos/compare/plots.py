@@ -39,7 +39,7 @@ def against_steps(result: Result) -> Plot:
     for side, colour in _coloured(result):
         learning = {int(step): values for step, values in side["learning"].items()}
         _band(axes, learning, side["title"], colour, "-", MARKERS[side["family"]])
-    return _finished(plot, axes, "training steps", f"{result['figure']}, {LEARNING} evaluations")
+    return _finished(plot, axes, "training steps", f"{result['figure']},\n{LEARNING} evaluations")
 
 
 def against_size(result: Result) -> Plot:
@@ -51,7 +51,7 @@ def against_size(result: Result) -> Plot:
         quality = {counts[width]: values for width, values in laws[name]["quality"].items()}
         _band(axes, quality, side["title"], colour, "-", MARKERS[side["family"]])
     axes.set_xscale("log")
-    return _finished(plot, axes, "parameters of the network", f"{result['figure']}, {SETTLED} evaluations")
+    return _finished(plot, axes, "parameters of the network", f"{result['figure']},\n{SETTLED} evaluations")
 
 
 def _begun(height: float) -> tuple[Plot, Any]:
@@ -75,7 +75,7 @@ def _band(axes: Any, found: Mapping[int, Sequence[float]], label: str, colour: s
 def _finished(plot: Plot, axes: Any, across: str, figure: str) -> Plot:
     axes.set_yscale("log")
     axes.set_xlabel(across)
-    axes.set_ylabel(figure)
+    axes.set_ylabel(figure, fontsize=8)
     axes.grid(alpha=0.3)
     # Under the curves, however many there are, and within the width of the plot.
     longest = max(map(len, axes.get_legend_handles_labels()[1]), default=0)

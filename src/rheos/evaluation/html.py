@@ -17,6 +17,8 @@ table {{ border-collapse: collapse; width: 100%; margin: 1rem 0; }}
 th, td {{ text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d8dee4; vertical-align: top; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }} dt {{ color: #57606a; }}
 dd {{ margin: 0; }} img {{ max-width: 100%; }} img.samples {{ image-rendering: pixelated; }}
+table.samples {{ table-layout: fixed; }} table.samples th:first-child {{ width: 6.5rem; }}
+table.samples img {{ width: 100%; }}
 .remark {{ border-left: 4px solid #bf8700; padding-left: .8rem; }}
 @media print {{ body {{ margin: 0; font-size: 11pt; }} img, tr {{ break-inside: avoid; }} }}
 </style></head><body>
