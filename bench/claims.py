@@ -132,8 +132,8 @@ def _settled(name: str, found: dict[str, tuple[str, str]]) -> Claim:
     )
     names = [key for key, study in STUDIES.items() if study.title in found or name == "C16"]
     return Claim(
-        OPEN[name].text,
-        OPEN[name].settled,
+        KNOWN[name].text,
+        KNOWN[name].settled,
         words.pop() if len(words) == 1 else "confirmed in part",
         lambda: told,
         "; ".join(f"python bench/compare.py {key}" for key in names),
@@ -163,7 +163,7 @@ def _architectures() -> tuple[str, str] | None:
     return judged(gains), f"distance of the flow over the rival's at 50 evaluations: {told}"
 
 
-OPEN: dict[str, Claim] = {
+KNOWN: dict[str, Claim] = {
     "C01": Claim(
         "training is 1000 times faster than simulation-based training; 10 to 100 times is the conservative figure",
         "simulated rival: per iteration and to equal likelihood",
@@ -209,7 +209,7 @@ OPEN: dict[str, Claim] = {
         ("bench/results/quality-eight-gaussians.json", "bench/results/couplings.json"),
     ),
     "C12": Claim(
-        "deterministic: the same seed gives the same output",
+        TEXTS["C12"],
         "bitwise test, also of diffusion samplers",
         "confirmed",
         _deterministic,
@@ -235,7 +235,7 @@ OPEN: dict[str, Claim] = {
 }
 
 
-CLAIMS = {**OPEN, **{name: claim for name, claim in _compared().items() if OPEN[name].verdict == "open"}}
+CLAIMS = {**KNOWN, **{name: claim for name, claim in _compared().items() if KNOWN[name].verdict == "open"}}
 
 
 def ledger() -> str:

@@ -163,8 +163,8 @@ def _few(sides: Mapping[str, Side], result: Result) -> Finding:
     own = _suffices(flow, next(iter(flow["ways"])))
     needed = {f"{side['title']}, {way}": _suffices(side, way) for side in rivals for way in side["ways"]}
     tens = {
-        name: quotients(quality(side, 10, way), quality(side, MANY, way))
-        for name, side, way in [("the flow", flow, None), *((s["title"], s, None) for s in rivals)]
+        name: quotients(quality(side, 10), quality(side, MANY))
+        for name, side in [("the flow", flow), *((rival["title"], rival) for rival in rivals)]
     }
     told = _listed({name: [count] for name, count in needed.items()})
     verdict = "refuted" if own > FEW else "confirmed" if min(needed.values()) >= MANY else "confirmed in part"

@@ -18,15 +18,17 @@ BySeed = Mapping[int, float]
 
 def quality(side: Side, budget: int, way: str | None = None) -> dict[int, float]:
     """The distance of every seed at a budget, by a sampler or by the side's own; empty where it was not measured."""
-    name = next(iter(side["ways"])) if way is None else way
-    found = side["ways"].get(name, {"quality": {}})["quality"].get(str(budget), [])
-    return dict(zip(side["seeds"], found, strict=False))
+    return _measured(side, "quality", budget, way)
 
 
 def seconds(side: Side, budget: int, way: str | None = None) -> dict[int, float]:
     """The seconds in which all samples were drawn, likewise."""
+    return _measured(side, "sampling seconds", budget, way)
+
+
+def _measured(side: Side, what: str, budget: int, way: str | None) -> dict[int, float]:
     name = next(iter(side["ways"])) if way is None else way
-    found = side["ways"].get(name, {"sampling seconds": {}})["sampling seconds"].get(str(budget), [])
+    found = side["ways"].get(name, {what: {}})[what].get(str(budget), [])
     return dict(zip(side["seeds"], found, strict=False))
 
 

@@ -38,17 +38,7 @@ class AdamsBashforth(Multistep[S]):
         self.check_order(4)
 
     def table(self, dynamics: Dynamics[S], grid: Tensor) -> list[list[float]]:
-        times, known = grid.tolist(), known_points(dynamics, grid)
-        table = [[0.0] * self.order for _ in times[1:]]
-        for n, row in enumerate(table):
-            nodes = [j for j in range(n, max(-1, n - self.order), -1) if known[j]] or [n]
-            gap = times[n + 1] - times[n]
-            weights = interpolant(
-                [(times[j] - times[n]) / gap for j in nodes], [1 / (m + 1) for m in range(len(nodes))]
-            )
-            for j, weight in zip(nodes, weights, strict=True):
-                row[n - j] = weight
-        return table
+        return coefficients(grid.tolist(), known_points(dynamics, grid), self.order)
 
     def step(
         self, dynamics: Dynamics[S], x: S, t: Tensor, s: Tensor, memory: Past | tuple[()] = (), rng: Rng | None = None
@@ -57,3 +47,16 @@ class AdamsBashforth(Multistep[S]):
         rates = (dynamics.rate(x, t, s), *memory.values)
         x = dynamics.move(x, combine(row, rates), t, s, rng)
         return Step(x, s, Past(memory.table, memory.place + 1, rates[: self.kept]))
+
+
+def coefficients(times: list[float], known: list[bool], order: int) -> list[list[float]]:
+    """The weights of the latest ``order`` rates in every step of a grid, the own one first; points at which the rate is
+    not ``known`` have none, unless there is no other."""
+    table = [[0.0] * order for _ in times[1:]]
+    for n, row in enumerate(table):
+        nodes = [j for j in range(n, max(-1, n - order), -1) if known[j]] or [n]
+        gap = times[n + 1] - times[n]
+        weights = interpolant([(times[j] - times[n]) / gap for j in nodes], [1 / (m + 1) for m in range(len(nodes))])
+        for j, weight in zip(nodes, weights, strict=True):
+            row[n - j] = weight
+    return table

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ...core.loop import integrate
-from ...dynamics import Flow
 from ...paths import Affine
 from ..adams_bashforth import AdamsBashforth
 from ..base import FixedStep
@@ -61,6 +60,5 @@ def tuned(evaluations: int, field: Field, exact: Reference, path: Affine) -> lis
 
 def solved(candidate: Candidate, field: Field, path: Affine) -> Tensor:
     """The ends (B, D) of a field's draws."""
-    flow = Flow(lambda x, t: field(x, t.expand(len(x))))
     with torch.no_grad():
-        return integrate(CLASSICAL[candidate.name](path), flow, field.x0, candidate.times).x
+        return integrate(CLASSICAL[candidate.name](path), field.flow, field.x0, candidate.times).x

@@ -45,6 +45,11 @@ class Field:
         """Whether the model computes in float64."""
         return self.dtype == torch.float64
 
+    @property
+    def flow(self) -> Flow:
+        """The draws together, to be integrated."""
+        return Flow(lambda x, t: self(x, t.expand(len(x))))
+
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """(V, B, D) at (V,); or (B, D) at (B,)."""
         if x.dim() == 2:
@@ -79,9 +84,8 @@ class Reference:
         """By Dopri5 to 1e-8 where the field computes in float64; in single precision, where a network is dear and
         rounds, by RK4 in as many steps as are kept."""
         grid = torch.linspace(0, 1, KEPT + 1, dtype=torch.float64, device=field.x0.device)
-        flow = Flow(lambda x, t: field(x, t.expand(len(x))))
         solver = Dopri5(1e-8, 1e-8) if field.precise else RK4()
-        states = torch.stack([step.x for step in walk(solver, flow, field.x0, grid)])
+        states = torch.stack([step.x for step in walk(solver, field.flow, field.x0, grid)])
         return Reference(states, torch.stack([field(x, t.expand(len(x))) for x, t in zip(states, grid, strict=True)]))
 
     @property

@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..multistep import interpolant
+from ..adams_bashforth import coefficients
 from .field import Field, Figures, Reference
 from .rule import HISTORY, Rule
 
@@ -49,13 +49,9 @@ def power_grid(steps: int, power: float, device: torch.device) -> Tensor:
 
 def adams_bashforth(times: Tensor, order: int = 3) -> Tensor:
     """The rows of Adams-Bashforth on a grid."""
-    at = times.tolist()
-    rows = torch.zeros(len(at) - 1, 1 + HISTORY, dtype=torch.float64, device=times.device)
-    for n in range(len(at) - 1):
-        gap = at[n + 1] - at[n]
-        nodes = range(n, max(-1, n - order), -1)
-        weights = interpolant([(at[j] - at[n]) / gap for j in nodes], [1 / (m + 1) for m in range(len(nodes))])
-        rows[n, 1 : 1 + len(weights)] = torch.tensor(weights, dtype=torch.float64)
+    rows = torch.zeros(len(times) - 1, 1 + HISTORY, dtype=torch.float64, device=times.device)
+    weights = coefficients(times.tolist(), [True] * len(times), order)
+    rows[:, 1 : 1 + order] = torch.tensor(weights, dtype=torch.float64)
     return rows
 
 

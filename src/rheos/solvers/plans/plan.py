@@ -122,6 +122,7 @@ class Plan:
         model: the fingerprint of the model.
         draws: noises that each rule was fitted on.
         sharp: whether it was fitted to one distribution of conditions, to be used with that alone.
+        costs: states that were evaluated to fit each budget.
     """
 
     entries: Mapping[int, Entry]
@@ -223,11 +224,10 @@ def _entry(content: Mapping[str, Any]) -> Entry:
     solver = content["solver"]
     if solver is not None and solver not in CLASSICAL:
         raise InputError(f"there is no solver {solver!r}")
-    figures = (Figures(**{name: float(content[part][name]) for name in ("rmse", "p95", "median")}) for part in FIGURES)
-    return Entry(int(content["evaluations"]), rule, solver, *figures)
-
-
-FIGURES = ("expected", "classical")
+    expected, classical = (
+        Figures(**{name: float(value) for name, value in content[part].items()}) for part in ("expected", "classical")
+    )
+    return Entry(int(content["evaluations"]), rule, solver, expected, classical)
 
 
 def fingerprint(model: nn.Module) -> str:
