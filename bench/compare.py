@@ -22,7 +22,7 @@ from rheos.cli import main as rheos
 OWN = ("flow", "flow-ot", "flow-cosine", "ddpm", "v", "vp", "edm")
 HYBRIDS = ("v-to-flow", "ddpm-to-flow")
 TARGETS = ("flow", "flow:data", "flow:noise", "flow:v")
-FASHION = ("images", "--data", "fashion_mnist.npz", "--steps", "2000")
+FASHION = ("images", "--data", "fashion_mnist.npz", "--steps", "1000")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ STUDIES = {
     ),
     "digits": Study("digits, UNet", ("images",)),
     "digits-targets": Study("digits, what is predicted", ("images", "--contenders", *TARGETS, *HYBRIDS)),
+    "digits-long": Study(
+        "digits, UNet, four times as long", ("images", "--contenders", "flow", "flow-ot", "ddpm", "v", "--steps", "1600")
+    ),
     "digits-dit": Study("digits, DiT", ("images", "--net", "dit")),
     "fashion": Study("Fashion-MNIST, UNet", (*FASHION, "--width", "16")),
     "fashion-dit": Study("Fashion-MNIST, DiT", (*FASHION, "--net", "dit")),

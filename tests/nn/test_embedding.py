@@ -12,14 +12,15 @@ from rheos.nn import Embedding, sinusoids
 
 
 def test_sinusoids_at_zero_and_at_the_ends_of_the_frequencies():
-    t = torch.tensor([0.0, math.pi / 1000, 1.0], dtype=torch.float64)
+    t = torch.tensor([0.0, math.pi / 64, 1.0], dtype=torch.float64)
     out = sinusoids(t, 8)
     assert out.shape == (3, 8)
-    # At t = 0 every cosine is one and every sine is zero; the fastest pair turns half round in pi / 1000.
+    # At t = 0 every cosine is one and every sine is zero; the fastest pair turns half round in pi / 64.
     torch.testing.assert_close(out[0], torch.tensor([1.0] * 4 + [0.0] * 4, dtype=torch.float64))
     torch.testing.assert_close(out[1, [0, 4]], torch.tensor([-1.0, 0.0], dtype=torch.float64))
-    # Of four frequencies 1, 1/10, 1/100, 1/1000 the slowest turns by one radian over the whole of time.
+    # Of the four frequencies 64, 16, 4 and 1 the slowest turns by one radian over the whole of time.
     torch.testing.assert_close(out[2, [3, 7]], torch.tensor([math.cos(1), math.sin(1)], dtype=torch.float64))
+    torch.testing.assert_close(out[2, [1, 2]], torch.tensor([math.cos(16), math.cos(4)], dtype=torch.float64))
 
 
 def test_pairs_have_length_one_and_narrow_times_are_widened():

@@ -53,11 +53,11 @@ def test_the_network_is_a_function_of_the_seed(run: Run) -> None:
         "3",
         "null",
         "[" * 100_000,
-        '{"format": 1}',
-        '{"format": 1, "seed": "x", "recipe": {}, "request": {}}',
-        '{"format": 1, "seed": Infinity, "recipe": {}, "request": {}}',
-        '{"format": 1, "seed": 0, "recipe": {}, "request": 5}',
-        '{"format": 1, "seed": 0, "recipe": {}, "request": {"options": 5}}',
+        '{"format": 2}',
+        '{"format": 2, "seed": "x", "recipe": {}, "request": {}}',
+        '{"format": 2, "seed": Infinity, "recipe": {}, "request": {}}',
+        '{"format": 2, "seed": 0, "recipe": {}, "request": 5}',
+        '{"format": 2, "seed": 0, "recipe": {}, "request": {"options": 5}}',
         "\x00\xff",
     ],
 )
@@ -83,8 +83,8 @@ def test_another_recipe_object_is_refused(run: Run) -> None:
 
 
 def test_another_format_is_named_even_without_its_fields(run: Run) -> None:
-    change(run, format=2, seed=None, recipe=None)
-    with pytest.raises(CheckpointError, match="has format 2, this version of rheos reads format 1"):
+    change(run, format=3, seed=None, recipe=None)
+    with pytest.raises(CheckpointError, match="has format 3, this version of rheos reads format 2"):
         Run.open(run.folder)
 
 

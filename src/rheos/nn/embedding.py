@@ -1,9 +1,10 @@
 """What a network is told beside its state: the time, and the condition.
 
-A time t in [0, 1] becomes ``cos(1000 t w)`` and ``sin(1000 t w)`` at frequencies ``w`` in geometric progression from 1
-to nearly 1/10000 (Vaswani et al. 2017; the factor 1000 restores the range of the discrete steps for which Ho et al.
-2020 and all later networks chose them), then passes a two-layer perceptron. A label adds a row of a table; a vector
-adds the output of another perceptron. *Unknown* (a label of -1, a NaN, or no condition at all) has an embedding of its
+A time t in [0, 1] becomes ``cos(w t)`` and ``sin(w t)`` at frequencies ``w`` in geometric progression from 64 to 1
+radians, then passes a two-layer perceptron. Networks of discrete steps have frequencies up to 1000 (Ho et al. 2020),
+which tell neighbouring steps apart and leave the velocity rough between them: a solver of any order then errs by that
+roughness, and so does a derivative in time (Lu and Song 2024 lower them for that reason). A label adds a row of a
+table; a vector adds the output of another perceptron. *Unknown* (a label of -1, a NaN, or no condition at all) has an embedding of its
 own, so that one network is conditional and unconditional at once, as classifier-free guidance needs (Ho and Salimans
 2022).
 """
@@ -19,12 +20,12 @@ from torch import Tensor, nn
 
 from ..core import Cond, InputError, ShapeError, as_time, nearest
 
-TIME_SCALE = 1000.0
-"""Times are multiplied by this before the sinusoids."""
+FASTEST, SLOWEST = 64.0, 1.0
+"""The frequencies of the time, in radians from noise to data, lie between these."""
 
 
 def sinusoids(t: Tensor, width: int) -> Tensor:
-    """Cosines, then sines, of ``1000 t`` at ``width / 2`` frequencies: ``(...)`` to ``(..., width)``, float32 or wider.
+    """Cosines, then sines, of ``width / 2`` frequencies: ``(...)`` to ``(..., width)``, float32 or wider.
 
     Raises:
         InputError: if ``width`` is odd.
@@ -33,8 +34,8 @@ def sinusoids(t: Tensor, width: int) -> Tensor:
         raise InputError(f"sinusoids come in pairs: their number must be even and at least 2, got {width}.")
     half = width // 2
     dtype = torch.promote_types(t.dtype, torch.float32)
-    frequencies = torch.exp(torch.arange(half, device=t.device, dtype=dtype) * (-math.log(10_000.0) / half))
-    angles = TIME_SCALE * t.to(dtype)[..., None] * frequencies
+    powers = torch.linspace(math.log2(FASTEST), math.log2(SLOWEST), half, device=t.device, dtype=dtype)
+    angles = t.to(dtype)[..., None] * powers.exp2()
     return torch.cat([angles.cos(), angles.sin()], -1)
 
 
@@ -42,7 +43,7 @@ def sinusoids(t: Tensor, width: int) -> Tensor:
 class Embedding(nn.Module):
     """The sum of the embeddings of time, label and vector.
 
-    Computed in float32 under autocast too: bfloat16 cannot tell 1000 t from 1000 t + 1.
+    Computed in float32 under autocast too: bfloat16 tells times no closer than 1/256 apart near data.
 
     Args:
         width: the number of features that come out.

@@ -18,7 +18,8 @@ from ..core.files import write_whole
 from .recipe import Recipe
 from .serial import decode, encode
 
-FORMAT = 1
+FORMAT = 2
+"""Of ``run.json``, and of what its networks mean: in 1 their times had other frequencies."""
 
 
 @final
