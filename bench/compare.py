@@ -48,7 +48,8 @@ STUDIES = {
     "digits": Study("digits, UNet", ("images",)),
     "digits-targets": Study("digits, what is predicted", ("images", "--contenders", *TARGETS, *HYBRIDS)),
     "digits-long": Study(
-        "digits, UNet, four times as long", ("images", "--contenders", "flow", "flow-ot", "ddpm", "v", "--steps", "1600")
+        "digits, UNet, four times as long",
+        ("images", "--contenders", "flow", "flow-ot", "ddpm", "v", "--steps", "1600"),
     ),
     "digits-dit": Study("digits, DiT", ("images", "--net", "dit")),
     "fashion": Study("Fashion-MNIST, UNet", (*FASHION, "--width", "16")),

@@ -23,6 +23,7 @@ from rheos.solvers.plans import Entry, Figures, Fitted, Plan, PlanSolver, Rule, 
 from rheos.solvers.plans.classical import CLASSICAL
 from rheos.solvers.plans.field import Field, Reference
 from rheos.solvers.plans.fitting import (
+    POWERS,
     TIME,
     Aim,
     Descent,
@@ -50,8 +51,16 @@ def noise(seed: int, count: int) -> Tensor:
 RING = Flow(ring().velocity(Affine()))
 
 
+def of(x0: Tensor, flow: Flow = RING) -> Field:
+    return Field([flow], x0, None, torch.zeros(len(x0), dtype=torch.int64))
+
+
+def powers(steps: int) -> list[Tensor]:
+    return [power_grid(steps, power, CPU) for power in POWERS]
+
+
 def field(seed: int, count: int, flow: Flow = RING) -> Field:
-    return Field({1.0: flow}, noise(seed, count), None)
+    return of(noise(seed, count), flow)
 
 
 def random_rule(steps: int, seed: int = 1) -> Rule:
@@ -124,7 +133,7 @@ class TestFit:
         one = GaussianMixture(torch.ones(1).double(), torch.zeros(1, 2).double(), 0.25 * torch.eye(2).double()[None])
         given = field(1, 32, Flow(one.velocity(Affine())))
         exact = Reference.of(given)
-        draft = step_by_step(3, given, exact)
+        draft = step_by_step(powers(3), given, exact)
         # The ridge and the interpolated reference leave a little.
         assert Figures.of(ends(draft, given)[-1], exact).rmse < 1e-4
         assert Figures.of(ends(Draft(draft.times, adams_bashforth(draft.times)), given)[-1], exact).rmse > 1e-2
@@ -132,13 +141,13 @@ class TestFit:
     def test_slopes_are_those_of_the_whole_walk(self) -> None:
         given = field(2, 12)
         exact = Reference.of(given)
-        draft = step_by_step(5, given, exact)
+        draft = step_by_step(powers(5), given, exact)
         descent = Descent(given, exact, Aim(1, 0.3))
         rest = descent._rest(draft)
         weight = descent._weight(rest)
         gram, pull = descent._slopes(draft, rest, weight)
         slopes = []
-        for step, part in _places(5):
+        for step, part in _places(5, True):
             sides = []
             for sign in (1, -1):
                 times, rows = draft.times.clone(), draft.rows.clone()
@@ -159,7 +168,7 @@ class TestFit:
     def test_the_descent_lowers_what_it_aims_at_and_ends_in_time(self) -> None:
         given = field(2, 48)
         exact = Reference.of(given)
-        first = step_by_step(6, given, exact)
+        first = step_by_step(powers(6), given, exact)
         before, began = Figures.of(ends(first, given)[-1], exact), given.evaluated
         last = Descent(given, exact, Aim(1, 0.1)).run(first, 15, 10**9)
         long = given.evaluated - began
@@ -174,9 +183,10 @@ class TestFit:
         def velocity(scale: float) -> Callable[..., Tensor]:
             return lambda x, t, cond: scale * x + cond[:, None] + t.reshape(-1, 1)
 
-        given = Field({1.0: Flow(velocity(1.0)), 2.0: Flow(velocity(2.0))}, noise(1, 5), torch.arange(5).double())
+        flows, which = [Flow(velocity(1.0)), Flow(velocity(2.0))], torch.tensor([0, 1, 0, 1, 1])
+        given = Field(flows, noise(1, 5), torch.arange(5).double(), which)
         x, t = Rng(4).normal(3, 5, 2, dtype=torch.float64), torch.tensor([0.1, 0.2, 0.3]).double()
-        scale = torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0]).double()[:, None]
+        scale = torch.tensor([1.0, 2.0, 1.0, 2.0, 2.0]).double()[:, None]
         want = scale * x + torch.arange(5).double()[:, None] + t[:, None, None]
         torch.testing.assert_close(given(x, t), want)
         assert given.evaluated == 15
@@ -190,7 +200,7 @@ def plan() -> Plan:
 class TestPlan:
     def test_fresh_draws_are_nearer_than_by_any_classical_solver(self, plan: Plan) -> None:
         x0 = noise(77, 500)
-        exact = Reference.of(Field({1.0: RING}, x0, None))
+        exact = Reference.of(of(x0))
         for budget, better in ((5, 2.0), (8, 4.0)):
             solver = PlanSolver(plan.at(budget))
             assert plan.at(budget).solver is None
@@ -204,6 +214,13 @@ class TestPlan:
                 assert better * found.p95 < other.p95, name
             # What is foretold is what comes.
             assert found.p95 == pytest.approx(plan.at(budget).expected.p95, rel=0.5)
+
+    def test_times_that_may_not_move_stay(self) -> None:
+        fixed = grids.Shifted(3.0)
+        found = calibrate(RING, noise(5, 32 + 384), budgets=(6,), draws=32, grid=fixed, effort=100_000).at(6)
+        assert found.solver is None
+        assert found.rule.times == tuple(fixed(6, torch.float64).tolist())
+        assert 2 * found.expected.median < found.classical.median
 
     def test_it_is_the_classical_solver_where_no_rule_is_better(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Figures, "within", lambda self, other: False)

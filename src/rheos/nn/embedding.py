@@ -4,9 +4,9 @@ A time t in [0, 1] becomes ``cos(w t)`` and ``sin(w t)`` at frequencies ``w`` in
 radians, then passes a two-layer perceptron. Networks of discrete steps have frequencies up to 1000 (Ho et al. 2020),
 which tell neighbouring steps apart and leave the velocity rough between them: a solver of any order then errs by that
 roughness, and so does a derivative in time (Lu and Song 2024 lower them for that reason). A label adds a row of a
-table; a vector adds the output of another perceptron. *Unknown* (a label of -1, a NaN, or no condition at all) has an embedding of its
-own, so that one network is conditional and unconditional at once, as classifier-free guidance needs (Ho and Salimans
-2022).
+table; a vector adds the output of another perceptron. *Unknown* (a label of -1, a NaN, or no condition at all) has an
+embedding of its own, so that one network is conditional and unconditional at once, as classifier-free guidance needs
+(Ho and Salimans 2022).
 """
 
 from __future__ import annotations

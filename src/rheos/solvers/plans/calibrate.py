@@ -12,9 +12,10 @@ from ...core.condition import Cond, take
 from ...core.errors import InputError
 from ...dynamics import Flow
 from ...paths import Affine
+from ..grids import Grid
 from .classical import Candidate, solved, tuned
 from .field import Field, Figures, Reference
-from .fitting import Aim, Descent, Draft, ends, step_by_step
+from .fitting import POWERS, Aim, Descent, Draft, ends, power_grid, step_by_step
 from .plan import Entry, Plan
 from .rule import HISTORY, Rule
 
@@ -46,6 +47,7 @@ def calibrate(
     budgets: Iterable[int] = range(4, 51),
     *,
     path: Affine | None = None,
+    grid: Grid | None = None,
     draws: int = DRAWS,
     sharp: bool = False,
     effort: int = EFFORT,
@@ -61,6 +63,7 @@ def calibrate(
         cond: the condition of each.
         budgets: evaluations.
         path: the path that the flow was learned on, for the solvers that step on it; straight lines when left out.
+        grid: the times to keep to, where they may not move; plans are better when they may.
         draws: noises to fit on: 64 to 128, or 32 for a large network.
         sharp: fit one fixed distribution more closely. A plan that is not sharp stays good when conditions change.
         effort: states that may be evaluated to fit each budget; the fit ends where it stands.
@@ -82,7 +85,7 @@ def calibrate(
     flows = {1.0: dynamics} if isinstance(dynamics, Flow) else dict(sorted(dynamics.items()))
     path = Affine() if path is None else path
     with torch.no_grad():
-        bench = _Bench(flows, noise, cond, draws, sharp, path)
+        bench = _Bench(flows, noise, cond, draws, sharp, path, grid)
         found = {}
         for budget in budgets:
             found[budget] = bench.entry(budget, effort)
@@ -96,9 +99,16 @@ class _Bench:
     """The draws that rules are fitted on and those that judge them, with their exact ends."""
 
     def __init__(
-        self, flows: Mapping[float, Flow], noise: Tensor, cond: Cond | None, draws: int, sharp: bool, path: Affine
+        self,
+        flows: Mapping[float, Flow],
+        noise: Tensor,
+        cond: Cond | None,
+        draws: int,
+        sharp: bool,
+        path: Affine,
+        grid: Grid | None,
     ) -> None:
-        self.flows, self.path = flows, path
+        self.flows, self.path, self.grid = list(flows.values()), path, grid
         parts = [slice(0, draws), slice(draws, -JUDGED if sharp else None), slice(-JUDGED, None)]
         self.fitted, self.pool, self.judges = (self._part(noise, cond, part) for part in parts)
         self.noise, self.cond, self.sharp, self.draws = noise, cond, sharp, draws
@@ -111,15 +121,22 @@ class _Bench:
         return self._rows(noise, cond, rows)
 
     def _rows(self, noise: Tensor, cond: Cond | None, rows: Tensor) -> tuple[Field, Reference]:
-        field = Field(self.flows, noise[rows], None if cond is None else take(cond, rows))
+        field = Field(self.flows, noise[rows], None if cond is None else take(cond, rows), rows % len(self.flows))
         return field, Reference.of(field)
+
+    def grids(self, steps: int) -> list[Tensor]:
+        """The grids that every solver may choose from, and that a fit begins at."""
+        device = self.noise.device
+        if self.grid is not None:
+            return [self.grid(steps, torch.float64, device)]
+        return [power_grid(steps, power, device) for power in POWERS]
 
     def entry(self, budget: int, effort: int) -> tuple[Entry, int]:
         """What is best for a budget, and the states that were evaluated to fit it."""
         field, (judge, ends_of) = self.fitted[0], self.judges
         classical = [
             (Figures.of(solved(candidate, judge, self.path), ends_of), candidate)
-            for candidate in tuned(budget, *self.tuning, self.path)
+            for candidate in tuned(budget, *self.tuning, self.path, self.grids)
         ]
         least = Figures.least(figures for figures, _ in classical)
         began = field.evaluated
@@ -136,14 +153,14 @@ class _Bench:
     def _drafts(self, budget: int, effort: int) -> list[Draft]:
         """Rules that may be best."""
         field, exact = self.fitted
-        first = step_by_step(budget, field, exact)
+        first = step_by_step(self.grids(budget), field, exact)
         limit = field.evaluated + effort
         drafts = [first]
         for aim in AIMS:
             left = limit - field.evaluated
             # An iteration takes so many.
             if left > 3 * budget**2 * len(field):
-                drafts.append(Descent(field, exact, aim).run(first, ITERATIONS, left))
+                drafts.append(Descent(field, exact, aim, self.grid is None).run(first, ITERATIONS, left))
         return [*drafts, self._sharpened(drafts)] if self.sharp else drafts
 
     def _sharpened(self, drafts: list[Draft]) -> Draft:
@@ -155,7 +172,7 @@ class _Bench:
             errors = (ends(best, pool)[-1] - exact.end).square().sum(1)
             rows = torch.cat([rows, self.draws + errors.topk(min(WORST, len(errors))).indices]).unique()
             field, aimed = self._rows(self.noise, self.cond, rows)
-            best = Descent(field, aimed, AIMS[0]).run(best, AFTER, EFFORT)
+            best = Descent(field, aimed, AIMS[0], self.grid is None).run(best, AFTER, EFFORT)
             self.fitted[0].evaluated += field.evaluated
         return best
 

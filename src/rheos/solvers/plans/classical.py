@@ -17,7 +17,6 @@ from ..euler import Euler
 from ..heun import Heun
 from ..unipc import UniPC
 from .field import Field, Figures, Reference
-from .fitting import POWERS, power_grid
 
 CLASSICAL: Mapping[str, Callable[[Affine], FixedStep]] = {
     "Euler": lambda path: Euler(),
@@ -41,17 +40,18 @@ FAR = 4.0
 """Solvers that are so many times worse than the best in every figure are not looked at again."""
 
 
-def tuned(evaluations: int, field: Field, exact: Reference, path: Affine) -> list[Candidate]:
-    """The classical solvers that can use the budget, each on the grid that is best for it on these draws, without
-    those that are far behind in everything."""
+def tuned(
+    evaluations: int, field: Field, exact: Reference, path: Affine, grids: Callable[[int], list[Tensor]]
+) -> list[Candidate]:
+    """The classical solvers that can use the budget, each on that of the ``grids`` of its number of steps which is best
+    for it on these draws, without those that are far behind in everything."""
     found = {}
     for name, make in CLASSICAL.items():
         solver = make(path)
         if evaluations < solver.stages:
             continue
         steps = solver.steps(evaluations)
-        grids = [power_grid(steps, power, field.x0.device) for power in POWERS]
-        tried = [(Figures.of(solved(Candidate(name, grid), field, path), exact), grid) for grid in grids]
+        tried = [(Figures.of(solved(Candidate(name, grid), field, path), exact), grid) for grid in grids(steps)]
         figures, grid = min(tried, key=lambda pair: pair[0].together)
         found[name] = (figures, Candidate(name, grid))
     least = Figures.least(figures for figures, _ in found.values())

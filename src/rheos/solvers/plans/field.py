@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -27,13 +27,14 @@ class Field:
     """Velocities in float64 of states (V, B, D) at times (V,), for B draws.
 
     Args:
-        flows: by guidance; the draws are dealt out to them in turn.
+        flows: one for each scale of guidance.
         x0: noise (B, ...), as the model takes it.
         cond: the condition of each draw.
+        which: the place of the flow of each draw, int64 (B,).
     """
 
-    def __init__(self, flows: Mapping[float, Flow], x0: Tensor, cond: Cond | None) -> None:
-        self.flows, self.shape, self.dtype, self.cond = list(flows.values()), x0.shape[1:], x0.dtype, cond
+    def __init__(self, flows: Sequence[Flow], x0: Tensor, cond: Cond | None, which: Tensor) -> None:
+        self.flows, self.shape, self.dtype, self.cond, self.which = flows, x0.shape[1:], x0.dtype, cond, which
         self.x0 = x0.double().flatten(1)
         self.evaluated = 0
 
@@ -61,7 +62,7 @@ class Field:
     def _rows(self, x: Tensor, t: Tensor, draws: Tensor) -> Tensor:
         out = torch.empty_like(x)
         for number, flow in enumerate(self.flows):
-            own = (draws % len(self.flows) == number).nonzero()[:, 0]
+            own = (self.which[draws] == number).nonzero()[:, 0]
             for rows in own.split(ROWS):
                 states = x[rows].to(self.dtype).view(-1, *self.shape)
                 cond = () if self.cond is None else (take(self.cond, draws[rows]),)
@@ -128,7 +129,11 @@ class Figures:
 
     @staticmethod
     def of(end: Tensor, exact: Reference) -> Figures:
-        errors = (end - exact.end).square().sum(1).sqrt() / exact.scale
+        return Figures.of_errors((end - exact.end).square().sum(1).sqrt() / exact.scale)
+
+    @staticmethod
+    def of_errors(errors: Tensor) -> Figures:
+        """Of the errors of all draws (B,)."""
         if not bool(errors.isfinite().all()):
             return Figures(float("inf"), float("inf"), float("inf"))
         return Figures(float(errors.square().mean().sqrt()), float(errors.quantile(0.95)), float(errors.median()))

@@ -8,6 +8,7 @@ error at the end alone does not see a trajectory that goes over to another mode,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
@@ -70,9 +71,9 @@ def _stepped(x: Tensor, rates: list[Tensor], row: Tensor, gap: Tensor) -> Tensor
     return (1 + row[..., 0, None, None]) * x + gap[..., None, None] * moved
 
 
-def step_by_step(steps: int, field: Field, exact: Reference) -> Draft:
-    """The rule whose steps are fitted one after the other, on the best of the grids."""
-    drafts = [_greedy(power_grid(steps, power, field.x0.device), field, exact) for power in POWERS]
+def step_by_step(grids: Iterable[Tensor], field: Field, exact: Reference) -> Draft:
+    """The rule whose steps are fitted one after the other, on the best of some grids."""
+    drafts = [_greedy(grid, field, exact) for grid in grids]
     return min(drafts, key=lambda draft: Figures.of(ends(draft, field)[-1], exact).together)
 
 
@@ -115,10 +116,11 @@ class Descent:
         field: the velocity.
         exact: where its draws go.
         aim: what is made small.
+        moving: whether times may move.
     """
 
-    def __init__(self, field: Field, exact: Reference, aim: Aim) -> None:
-        self.field, self.exact, self.aim = field, exact, aim
+    def __init__(self, field: Field, exact: Reference, aim: Aim, moving: bool = True) -> None:
+        self.field, self.exact, self.aim, self.moving = field, exact, aim, moving
         # Differences have to stand out from what the model rounds.
         self.epsilon = 1e-5 if field.precise else 1e-3
         self.damping = 1e-3
@@ -171,7 +173,7 @@ class Descent:
         """The products of slopes with each other (P, P) and with what is left (P,): only the steps after the one that
         a parameter changes are walked again, those of all parameters side by side."""
         field, steps = self.field, len(draft.rows)
-        places = _places(steps)
+        places = _places(steps, self.moving)
         times, rows, changes = self._changed(draft, places)
         first = torch.tensor([step for step, _ in places], device=rows.device)
         gram = torch.zeros(len(places), len(places), dtype=torch.float64, device=rows.device)
@@ -216,7 +218,7 @@ class Descent:
         change = -torch.linalg.solve(scaled, pull / scale) / scale
         times, rows = draft.times.clone(), draft.rows.clone()
         gaps = draft.times.diff()
-        for (step, part), delta in zip(_places(len(rows)), change.tolist(), strict=True):
+        for (step, part), delta in zip(_places(len(rows), self.moving), change.tolist(), strict=True):
             if part == TIME:
                 most = STRIDE * float(torch.minimum(gaps[step], gaps[step + 1]))
                 times[step + 1] += min(max(delta, -most), most)
@@ -229,11 +231,11 @@ TIME = -1
 """The place of a time among the parameters of a step: that at which the step ends."""
 
 
-def _places(steps: int) -> list[tuple[int, int]]:
+def _places(steps: int, moving: bool) -> list[tuple[int, int]]:
     """Every parameter, as the step that it changes first and its place there."""
     found = []
     for step in range(steps):
         found += [(step, part) for part in range(min(step, HISTORY - 1) + 2)]
-        if step + 1 < steps:
+        if moving and step + 1 < steps:
             found.append((step, TIME))
     return found
