@@ -60,8 +60,7 @@ def coefficients(
         times: of the grid.
         known: at each of them.
         order: rates that are interpolated.
-        moments: what stands for the integrals of ``u**m`` over the step, from 0 to 1; the integrals themselves when left
-            out.
+        moments: in place of the integrals of ``u**m`` from 0 to 1, the step; the integrals themselves when left out.
     """
     moments = [1 / (m + 1) for m in range(order)] if moments is None else moments
     table = [[0.0] * order for _ in times[1:]]

@@ -1,17 +1,17 @@
 r"""Stabilised Runge-Kutta rules, and STORK, which puts expansions of the velocity in place of their stages.
 
 The second-order rule of Runge, Kutta and Gegenbauer (Skaras et al. 2021) with s stages has the stability polynomial
+``P_s(z) = a_s + b_s*C_s(1 + w*z)``, with Gegenbauer's polynomials C_j of index 3/2 and
 
-    P_s(z) = a_s + b_s*C_s(1 + w*z),    w = 6/((s + 4)*(s - 1)),    b_j = 4*(j - 1)*(j + 4)/(3*j*(j + 1)*(j + 2)*(j + 3)),
+    w = 6/((s + 4)*(s - 1)),   b_j = 4*(j - 1)*(j + 4)/(3*j*(j + 1)*(j + 2)*(j + 3)),   a_j = 1 - b_j*(j + 1)*(j + 2)/2.
 
-with Gegenbauer's polynomials C_j of index 3/2 and ``a_j = 1 - b_j*(j + 1)*(j + 2)/2``. It agrees with exp(z) to second
-order, and its modulus is at most 1 on ``[-(s + 4)*(s - 1)/3, 0]``: for many stages that is s/6 times what
-as many steps of Euler stand. The three-term recurrence of C_j gives the stages.
+It agrees with exp(z) to second order, and its modulus is at most 1 on ``[-(s + 4)*(s - 1)/3, 0]``, for many stages s/6
+times what as many steps of Euler's rule stand. The three-term recurrence of C_j gives the stages.
 
 STORK (Tan et al. 2025, arXiv 2505.24210) evaluates at the first stage alone. Elsewhere it takes ``v + c*h*v' +
-(c*h)**2*v''/2 + ...`` with derivatives in time from differences of earlier velocities. These do not depend on the states
-of the stages, so of the rule only its weights at its nodes remain: **a flow is carried by the rule's quadrature of the
-polynomial through the last velocities**. That is computed here once, for the whole grid, and costs nothing in a step.
+(c*h)**2*v''/2 + ...`` with derivatives in time from differences of earlier velocities. These do not depend on the
+states of the stages, so of the rule only its weights at its nodes remain: **a flow is carried by the rule's quadrature
+of the polynomial through the last velocities**. That is known from the grid, and costs nothing in a step.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class Stork(Multistep[S]):
     it would be of order 1. STORK-4 stands on ROCK4 (Abdulle 2002), which like every rule of order 4 integrates
     polynomials up to the third power exactly, so that its own coefficients cancel.
 
-    Limiting cases: STORK-2 with one derivative is Adams-Bashforth 2 for any number of stages, STORK-4 with d derivatives
-    is Adams-Bashforth d + 1. STORK-2 with two derivatives is a rule of order 2 between Adams-Bashforth 2 and 3. On ``x'
-    = -lambda*x`` all of them are stable where Adams-Bashforth is and no further: an expansion in time does not answer
+    Limiting cases: STORK-2 with one derivative is Adams-Bashforth 2 for any number of stages, STORK-4 with d
+    derivatives is Adams-Bashforth d + 1. STORK-2 with two derivatives is a rule of order 2 between Adams-Bashforth 2
+    and 3. On ``x' = -lambda*x`` none stands longer steps than Adams-Bashforth 2: an expansion in time does not answer
     to the state, and that answer is what stabilises :class:`Stabilised`.
 
     From a single state it ramps up as Adams-Bashforth does, with Euler's step first, as in the paper.
