@@ -5,7 +5,7 @@ Along a fine grid of T steps, once v_k is evaluated an arm a says how many steps
     v = v_k + (t - t_k)*(v_k - v_p)/(t_k - t_p),
 
 from the last two true velocities, and Euler's rule makes the steps. At the next true velocity the arm that was played
-at step k earns the reward ``mu*a - MSE(guess, truth)``, and the bandit of step k is played by the upper confidence bound
+at step k earns the reward ``mu*a - MSE(guess, truth)``. The bandit of step k is played by the upper confidence bound
 
     argmax_a Q_k(a) + gamma*sqrt(log(n_k)/N_k(a)),
 

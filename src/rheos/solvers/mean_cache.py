@@ -93,8 +93,8 @@ def schedule(
     at most so many steps that with the least sum of powers of these errors is taken: a shortest path, in which a step
     knows the two evaluations before it.
 
-    The paper also lets the path choose where not to correct. An error of a plain step is smaller at times, but these are
-    of one sign and add up; here every step is corrected that can be.
+    The paper also lets the path choose where not to correct. The error of a plain step is smaller at times, but such
+    errors are of one sign and add up; here every step is corrected that can be.
 
     Args:
         flow: what is sampled, under its guidance.

@@ -33,15 +33,17 @@ MOST = 1e9
 
 
 class Drift(NamedTuple):
-    """What TeaCache adds up, float64 (B,) on the CPU.
+    """What TeaCache remembers of every sample, (B,) on the CPU.
 
     Attributes:
         total: the predicted changes since the last evaluation.
         rate: the relative change a unit of time.
+        held: steps since the last evaluation.
     """
 
     total: Tensor
     rate: Tensor
+    held: Tensor
 
 
 @final
@@ -57,16 +59,21 @@ class TeaCache(Skipping[Drift]):
         rescale: coefficients of a polynomial in the relative change of one step, the constant first.
         each: whether every sample has a sum and points of its own; else the batch has one, as in the paper, and the
             samples depend on their batch.
+        longest: steps that a velocity is held at most. What is predicted from the past does not see a bend ahead, and
+            after a straight stretch would never look again.
 
     Raises:
-        InputError: if the threshold is negative or a number is not finite.
+        InputError: if the threshold is negative, a number not finite, or nothing to be held.
     """
 
     threshold: float = 0.1
     rescale: tuple[float, ...] = (0.0, 1.0)
     each: bool = True
+    longest: int = 10
 
     def __post_init__(self) -> None:
+        if self.longest < 1:
+            raise InputError(f"a velocity is held for at least one step, got longest = {self.longest}.")
         if not (0 <= self.threshold < math.inf) or not self.rescale or not all(map(math.isfinite, self.rescale)):
             raise InputError(
                 f"a threshold of at least 0 and finite coefficients are needed, got {self.threshold} and "
@@ -75,20 +82,22 @@ class TeaCache(Skipping[Drift]):
 
     def begin(self, rows: int, steps: int) -> Drift:
         nothing = torch.zeros(rows, dtype=torch.float64)
-        return Drift(nothing, nothing)
+        return Drift(nothing, nothing, torch.zeros(rows, dtype=torch.int64))
 
     def due(self, memory: Skipped[Drift], t: Tensor) -> Tensor:
-        return (self._total(memory, t) >= self.threshold) | memory.last
+        long = memory.own.held >= self.longest
+        return (self._total(memory, t) >= self.threshold) | long | memory.last
 
     def guess(self, seen: Seen, t: Tensor) -> Tensor:
         return seen.latest
 
     def after(self, memory: Skipped[Drift], rows: Tensor, guess: Tensor, velocity: Tensor, t: Tensor) -> Drift:
         total = torch.where(rows, 0.0, self._total(memory, t))
+        held = torch.where(rows, 1, memory.own.held + 1)
         if not bool(rows.any()):
-            return memory.own._replace(total=total)
+            return Drift(total, memory.own.rate, held)
         rate = memory.seen.change().double()
-        return Drift(total, (rate if self.each else rate.mean().expand_as(rate)).cpu())
+        return Drift(total, (rate if self.each else rate.mean().expand_as(rate)).cpu(), held)
 
     def _total(self, memory: Skipped[Drift], t: Tensor) -> Tensor:
         """The sums with the step to ``t`` added, float64 (B,)."""
