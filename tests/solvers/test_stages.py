@@ -126,8 +126,18 @@ def test_stages_stand_at_the_end_exactly():
 
 @pytest.mark.parametrize(
     ("solver", "stages"),
-    [(Euler(), 1), (Midpoint(), 2), (Heun(), 2), (RK4(), 4), (AdamsBashforth(4), 1), (UniPC(), 1)]
-    + [(Stabilised(5), 5), (Stork(), 1), (MeanCache(), 1), (TeaCache(0.0), 1)],
+    [
+        (Euler(), 1),
+        (Midpoint(), 2),
+        (Heun(), 2),
+        (RK4(), 4),
+        (AdamsBashforth(4), 1),
+        (UniPC(), 1),
+        (Stabilised(5), 5),
+        (Stork(), 1),
+        (MeanCache(), 1),
+        (TeaCache(0.0), 1),
+    ],
 )
 def test_costs(solver, stages):
     assert solver.evaluations(5) == 5 * stages
