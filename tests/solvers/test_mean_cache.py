@@ -68,14 +68,15 @@ def test_an_undetermined_start_corrects_nothing():
     assert bool((table[3:, 1:] != 0).any(1).all())
 
 
-def test_a_shortest_path_is_the_best_of_all():
-    draw = torch.Generator().manual_seed(3)
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_a_shortest_path_is_the_best_of_all(seed):
+    draw = torch.Generator().manual_seed(seed)
     size = 7
     costs = torch.rand(size, size, size, generator=draw, dtype=torch.float64).numpy()
     first = torch.rand(size, size, generator=draw, dtype=torch.float64).numpy()
     # Long steps cost more, so that the best ways have many.
     gap = np.subtract.outer(np.arange(size), np.arange(size)) ** 2
-    first, costs = first * gap, costs * gap
+    first, costs = (0.3 + first) * gap, (0.3 + costs) * gap
     later = np.triu(np.ones((size, size), dtype=bool), 1)
     first[~later], costs[:, ~later] = np.inf, np.inf
 
@@ -92,7 +93,7 @@ def test_a_shortest_path_is_the_best_of_all():
         ]
         found = shortest(costs, first, most)
         assert cost(tuple(found)) == pytest.approx(min(map(cost, ways)))
-        assert len(found) > min(most, 4)
+        assert len(found) > min(most, 3)
 
 
 def test_costs_are_what_single_steps_err_by():
