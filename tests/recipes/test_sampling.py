@@ -171,6 +171,7 @@ def test_requests_that_make_no_sense_are_refused() -> None:
 def all_solvers() -> list[tuple[solvers.FixedStep[Tensor], int]]:
     path = paths.Affine()
     multistep = [solvers.AdamsBashforth(2), solvers.AdamsBashforth(4), solvers.DPMSolver(path), solvers.UniPC(path)]
+    multistep += [solvers.Stork(), solvers.MeanCache(), solvers.TeaCache(0.0)]
     staged = [(solvers.Euler(), 1), (solvers.Midpoint(), 2), (solvers.Heun(), 2), (solvers.RK4(), 4)]
     return [*staged, *((solver, 1) for solver in multistep)]
 

@@ -12,12 +12,12 @@ from rheos.core import InputError
 from rheos.dynamics import Diffusion, Flow
 from rheos.paths import Affine, Rescheduled
 from rheos.schedules import Cosine, Linear, Polynomial, VarianceExploding, VariancePreserving
-from rheos.solvers import AdamsBashforth, DPMSolver, Euler, UniPC, integrate, walk
+from rheos.solvers import AdamsBashforth, DPMSolver, Euler, MeanCache, Stork, UniPC, integrate, walk
 from rheos.solvers.grids import Cosine as CosineGrid
 from rheos.solvers.grids import Shifted, Uniform
 
 EXPONENTIAL = [kind(order=k) for kind in (DPMSolver, UniPC) for k in (1, 2, 3)]
-ALL = [AdamsBashforth(1), AdamsBashforth(2), AdamsBashforth(4), *EXPONENTIAL]
+ALL = [AdamsBashforth(1), AdamsBashforth(2), AdamsBashforth(4), Stork(2, 2), MeanCache(), *EXPONENTIAL]
 NOISE = torch.linspace(-2.5, 2.5, 10, dtype=torch.float64).reshape(5, 2)
 
 
@@ -134,7 +134,7 @@ def test_memory_has_one_shape_and_step_one_graph(solver):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("solver", [AdamsBashforth(3), UniPC(order=2)])
+@pytest.mark.parametrize("solver", [AdamsBashforth(3), UniPC(order=2), MeanCache()])
 def test_one_compiled_graph_serves_every_step(solver):
     frames = []
 

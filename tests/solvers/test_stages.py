@@ -11,10 +11,28 @@ from torch import Tensor
 from rheos.core import InputError, Ragged
 from rheos.dynamics import Flow
 from rheos.paths import Affine, AsVelocity
-from rheos.solvers import RK4, AdamsBashforth, Dopri5, DPMSolver, Euler, Heun, Midpoint, Tableau, UniPC, integrate
+from rheos.solvers import (
+    RK4,
+    AdamsBashforth,
+    Bandit,
+    Dopri5,
+    DPMSolver,
+    Euler,
+    FastFlow,
+    Heun,
+    MeanCache,
+    Midpoint,
+    Stabilised,
+    Stork,
+    Tableau,
+    TeaCache,
+    UniPC,
+    integrate,
+)
 from rheos.solvers.grids import Uniform
 
 PATH = Affine()
+NEWER = [Stabilised(5), Stork(), MeanCache(), TeaCache(), FastFlow(Bandit.fresh(3))]
 NOISE = torch.linspace(-2, 2, 6, dtype=torch.float64).reshape(3, 2)
 MEAN, VARIANCE = 1.5, 0.25
 
@@ -107,7 +125,19 @@ def test_stages_stand_at_the_end_exactly():
 
 
 @pytest.mark.parametrize(
-    ("solver", "stages"), [(Euler(), 1), (Midpoint(), 2), (Heun(), 2), (RK4(), 4), (AdamsBashforth(4), 1), (UniPC(), 1)]
+    ("solver", "stages"),
+    [
+        (Euler(), 1),
+        (Midpoint(), 2),
+        (Heun(), 2),
+        (RK4(), 4),
+        (AdamsBashforth(4), 1),
+        (UniPC(), 1),
+        (Stabilised(5), 5),
+        (Stork(), 1),
+        (MeanCache(), 1),
+        (TeaCache(0.0), 1),
+    ],
 )
 def test_costs(solver, stages):
     assert solver.evaluations(5) == 5 * stages
@@ -121,7 +151,7 @@ def test_only_one_stage_carries_a_state_that_grows():
     growing = Ragged(torch.zeros(2, 3, 1), torch.tensor([3, 2]), torch.zeros(2, 3))
     flow, grid = Flow(lambda x, t: x), Uniform()(3)
     Euler().start(flow, growing, grid)
-    for solver in (Heun(), RK4(), Midpoint(), AdamsBashforth(2), Dopri5(), DPMSolver(), UniPC()):
+    for solver in (Heun(), RK4(), Midpoint(), AdamsBashforth(2), Dopri5(), DPMSolver(), UniPC(), *NEWER):
         for state in (growing, (growing, torch.zeros(2, 1))):
             with pytest.raises(InputError, match="Euler"):
                 solver.start(flow, state, grid)

@@ -7,7 +7,21 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from rheos.schedules import Cosine
-from rheos.solvers import RK4, AdamsBashforth, Dopri5, DPMSolver, Euler, Heun, Midpoint, UniPC, grids
+from rheos.solvers import (
+    RK4,
+    AdamsBashforth,
+    Dopri5,
+    DPMSolver,
+    Euler,
+    Heun,
+    MeanCache,
+    Midpoint,
+    Stabilised,
+    Stork,
+    TeaCache,
+    UniPC,
+    grids,
+)
 
 MAKERS = [
     Euler,
@@ -18,6 +32,10 @@ MAKERS = [
     AdamsBashforth,
     DPMSolver,
     UniPC,
+    MeanCache,
+    Stabilised,
+    Stork,
+    TeaCache,
     grids.Uniform,
     grids.Shifted,
     grids.Cosine,
@@ -32,7 +50,8 @@ def test_equal_numbers_make_equal_values(make):
 
 
 @pytest.mark.parametrize(
-    "value", [Dopri5(), AdamsBashforth(), DPMSolver(), UniPC(), grids.Shifted(), grids.EDM(Cosine())]
+    "value",
+    [Dopri5(), AdamsBashforth(), DPMSolver(), UniPC(), Stork(), TeaCache(), grids.Shifted(), grids.EDM(Cosine())],
 )
 def test_a_value_is_never_changed(value):
     name = next(iter(value.__dataclass_fields__))

@@ -43,7 +43,22 @@ from ..schedules import (
     VarianceExploding,
     VariancePreserving,
 )
-from ..solvers import RK4, AdamsBashforth, Churn, Dopri5, DPMSolver, Euler, Heun, Midpoint, UniPC, grids
+from ..solvers import (
+    RK4,
+    AdamsBashforth,
+    Churn,
+    Dopri5,
+    DPMSolver,
+    Euler,
+    Heun,
+    MeanCache,
+    Midpoint,
+    Stabilised,
+    Stork,
+    TeaCache,
+    UniPC,
+    grids,
+)
 
 RECIPES: Mapping[str, Callable[..., Recipe]] = {"images": images, "toy": toy}
 
@@ -98,6 +113,10 @@ SOLVERS: Mapping[str, Callable[[Affine], Solver]] = {
     "dpm": lambda path: DPMSolver(path),
     "unipc": lambda path: UniPC(path),
     "churn": lambda path: Churn(path),
+    "stabilised": lambda path: Stabilised(),
+    "stork": lambda path: Stork(2, 2),
+    "mean-cache": lambda path: MeanCache(),
+    "tea-cache": lambda path: TeaCache(),
 }
 NOISES = {
     "none": None,

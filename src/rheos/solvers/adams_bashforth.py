@@ -6,6 +6,7 @@ even grid these are the classical rules, 3/2 and -1/2 for k = 2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -49,14 +50,24 @@ class AdamsBashforth(Multistep[S]):
         return Step(x, s, Past(memory.table, memory.place + 1, rates[: self.kept]))
 
 
-def coefficients(times: list[float], known: list[bool], order: int) -> list[list[float]]:
+def coefficients(
+    times: list[float], known: list[bool], order: int, moments: Sequence[float] | None = None
+) -> list[list[float]]:
     """The weights of the latest ``order`` rates in every step of a grid, the own one first; points at which the rate is
-    not ``known`` have none, unless there is no other."""
+    not ``known`` have none, unless there is no other.
+
+    Args:
+        times: of the grid.
+        known: at each of them.
+        order: rates that are interpolated.
+        moments: in place of the integrals of ``u**m`` from 0 to 1, the step; the integrals themselves when left out.
+    """
+    moments = [1 / (m + 1) for m in range(order)] if moments is None else moments
     table = [[0.0] * order for _ in times[1:]]
     for n, row in enumerate(table):
         nodes = [j for j in range(n, max(-1, n - order), -1) if known[j]] or [n]
         gap = times[n + 1] - times[n]
-        weights = interpolant([(times[j] - times[n]) / gap for j in nodes], [1 / (m + 1) for m in range(len(nodes))])
+        weights = interpolant([(times[j] - times[n]) / gap for j in nodes], moments[: len(nodes)])
         for j, weight in zip(nodes, weights, strict=True):
             row[n - j] = weight
     return table

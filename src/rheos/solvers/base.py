@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,10 @@ from ..core.protocols import S, Solver
 from ..core.ragged import Ragged
 from ..core.time import expand
 from ..core.tree import Tree, transform
+from ..dynamics import Flow
+
+TOLERANCE = 1e-5
+"""How far a grid may lie from that which something was made for; float32 rounds to less."""
 
 
 @dataclass(frozen=True)
@@ -69,4 +74,35 @@ def require_fixed_size(solver: Solver[Any], x: Tree) -> None:
         raise InputError(
             f"{type(solver).__name__} combines rates of several times, and the elements of a growing state differ from "
             "time to time; use Euler(), which has one stage."
+        )
+
+
+def require_flow(solver: object, dynamics: object, does: str) -> None:
+    """Refuse a dynamics that is no flow on R^d.
+
+    Args:
+        solver: that refuses.
+        dynamics: what it was given.
+        does: what it does with a Flow, as the end of a sentence.
+    """
+    if not isinstance(dynamics, Flow):
+        raise InputError(
+            f"{type(solver).__name__} {does}, got a {type(dynamics).__name__}; use AdamsBashforth(), Heun() or Euler() "
+            "for it."
+        )
+
+
+def require_grid(whose: str, times: Sequence[float], grid: Tensor) -> None:
+    """Refuse a grid other than that which something was made for.
+
+    Args:
+        whose: what was made for it.
+        times: (N+1,).
+        grid: what it was given, float64.
+    """
+    own = torch.tensor(times, dtype=torch.float64)
+    if grid.shape != own.shape or float((grid - own).abs().max()) > TOLERANCE:
+        raise InputError(
+            f"{whose} has its own grid of {len(own) - 1} steps, got another, of {len(grid) - 1}: integrate along "
+            "`solver.grid`."
         )

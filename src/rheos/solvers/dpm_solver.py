@@ -13,7 +13,8 @@ from ..core.rng import Rng
 from ..core.tree import combine
 from ..dynamics import Ancestral
 from ..paths import Affine
-from .exponential import Ladder, require_flow
+from .base import require_flow
+from .exponential import DATA, Ladder
 from .multistep import Multistep, Past
 
 
@@ -46,7 +47,7 @@ class DPMSolver(Multistep[Tensor]):
         ancestral dynamics, whose rate is the data: the data, the latest first."""
         if isinstance(dynamics, Ancestral):
             return self._extrapolated(dynamics, grid)
-        require_flow(self, dynamics)
+        require_flow(self, dynamics, DATA)
         ladder = Ladder.of(self.path, dynamics, grid)
         table = [[0.0] * (4 + self.kept) for _ in ladder.times[1:]]
         for n, row in enumerate(table):

@@ -24,11 +24,12 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..core.errors import InputError
 from ..core.protocols import Dynamics, Quantity
-from ..dynamics import Flow
 from ..paths import Affine
 from .multistep import interpolant, known_points
+
+DATA = "integrates the data prediction of a Flow on an affine path"
+"""What these solvers do with a dynamics, for those that refuse another."""
 
 
 @final
@@ -111,15 +112,6 @@ class Ladder:
 
     def _finite(self, n: int) -> bool:
         return math.isfinite(self.lam[n]) and self.known[n]
-
-
-def require_flow(solver: object, dynamics: object) -> None:
-    """Refuse dynamics that have no data prediction."""
-    if not isinstance(dynamics, Flow):
-        raise InputError(
-            f"{type(solver).__name__} integrates the data prediction of a Flow on an affine path, got a "
-            f"{type(dynamics).__name__}; use AdamsBashforth(), Heun() or Euler() for it."
-        )
 
 
 def _linear(path: Affine, grid: Tensor, want: Quantity) -> list[tuple[float, float]]:

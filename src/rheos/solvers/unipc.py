@@ -11,7 +11,8 @@ from ..core.protocols import Dynamics, Step
 from ..core.rng import Rng
 from ..core.tree import combine
 from ..paths import Affine
-from .exponential import Ladder, require_flow
+from .base import require_flow
+from .exponential import DATA, Ladder
 from .multistep import Multistep, Past
 
 
@@ -47,7 +48,7 @@ class UniPC(Multistep[Tensor]):
     def table(self, dynamics: Dynamics[Tensor], grid: Tensor) -> list[list[float]]:
         """Columns: velocity and state in the data; then twice, for the corrected state and for the effective rate, the
         weights of the state, the velocity, the last corrected state and the earlier data."""
-        require_flow(self, dynamics)
+        require_flow(self, dynamics, DATA)
         ladder = Ladder.of(self.path, dynamics, grid)
         rows = []
         for n in range(len(grid) - 1):

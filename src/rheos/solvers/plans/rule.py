@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import final
 
-import torch
 from torch import Tensor
 
 from ...core.errors import InputError
@@ -14,13 +14,11 @@ from ...core.protocols import Dynamics, S, Step
 from ...core.rng import Rng
 from ...core.tree import combine
 from ...dynamics import Flow
+from ..base import require_grid
 from ..multistep import Multistep, Past
 
 HISTORY = 4
 """Velocities that a step combines: its own and three earlier ones."""
-
-TOLERANCE = 1e-5
-"""How far a grid may lie from that of the rule; float32 rounds to less."""
 
 
 @final
@@ -41,7 +39,7 @@ class Rule:
     rows: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
-        gaps = [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(self.times)]
         if not gaps or self.times[0] != 0.0 or self.times[-1] != 1.0 or not all(gap > 0 for gap in gaps):
             raise InputError(f"the times of a plan go from 0 to 1 in order, got {self.times}.")
         if len(self.rows) != len(gaps) or any(len(row) != 1 + HISTORY for row in self.rows):
@@ -77,14 +75,10 @@ class Fitted(Multistep[S]):
             raise InputError(
                 f"a plan was fitted to a flow, and {type(dynamics).__name__} is none; use it without noise on the way."
             )
-        own = torch.tensor(self.rule.times, dtype=torch.float64)
-        if grid.shape != own.shape or float((grid - own).abs().max()) > TOLERANCE:
-            raise InputError(
-                f"a plan has its own grid of {self.rule.steps} steps, got another, of {len(grid) - 1}: integrate along "
-                "`solver.grid`."
-            )
+        require_grid("a plan", self.rule.times, grid)
         # The state itself stands among the rates, which moves it by a share of its own.
-        return [[row[0] / gap, *row[1:]] for row, gap in zip(self.rule.rows, own.diff().tolist(), strict=True)]
+        gaps = [b - a for a, b in pairwise(self.rule.times)]
+        return [[row[0] / gap, *row[1:]] for row, gap in zip(self.rule.rows, gaps, strict=True)]
 
     def step(
         self, dynamics: Dynamics[S], x: S, t: Tensor, s: Tensor, memory: Past | tuple[()] = (), rng: Rng | None = None
