@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class FixedStep(Solver[S]):
-    """A solver whose steps are the gaps of its grid, and which never waits for the host.
+    """A solver whose steps are the gaps of its grid, and which does not wait for the host unless it says so.
 
     Attributes:
         stages: evaluations of the rate in each step.
