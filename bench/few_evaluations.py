@@ -65,6 +65,9 @@ PRICES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """By which the reward of a skipped step is multiplied: how FastFlow is brought to a budget, which its paper leaves
 open."""
 
+MOVES = (0.05, 0.1, 0.3)
+"""Shares of their distance from the middle by which modes are moved."""
+
 TOLERANCES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4)
 RESAMPLES = 1000
 TRAINED, FITTED, JUDGES = 11, 12, 13
@@ -275,8 +278,8 @@ def compiled(case: Case, budgets: Sequence[int], shift: float | None) -> tuple[P
     return plan, time.perf_counter() - began
 
 
-def compared(case: Case, budgets: Sequence[int], shift: float | None, moved: Case | None) -> dict[str, Any]:
-    """Every figure of a case, by scale of guidance, evaluations and solver."""
+def compared(case: Case, budgets: Sequence[int], shift: float | None, moved: Mapping[float, Case]) -> dict[str, Any]:
+    """Every figure of a case, by scale of guidance, evaluations and solver; and of cases whose modes were moved."""
     plan, seconds = compiled(case, budgets, shift)
     result: dict[str, Any] = {
         "title": case.title,
@@ -293,9 +296,9 @@ def compared(case: Case, budgets: Sequence[int], shift: float | None, moved: Cas
             found["budgets"][budget] = _row(plan, setting, judge, budget)
             print(case.title, scale, shift, budget, _short(found["budgets"][budget]), flush=True)
         result["scales"][scale] = found
-    if moved is not None:
-        judge = Judge.of(moved, 1.0)
-        result["moved"] = {budget: _moved(plan, judge, budget) for budget in budgets}
+    for share, other in moved.items():
+        judge = Judge.of(other, 1.0)
+        result.setdefault("moved", {})[share] = {budget: _moved(plan, judge, budget) for budget in budgets}
     return result
 
 
@@ -318,11 +321,9 @@ def _row(plan: Plan, setting: Setting, judge: Judge, budget: int) -> dict[str, A
 
 
 def _moved(plan: Plan, judge: Judge, budget: int) -> dict[str, Any]:
-    """The plan where the modes were moved after it was compiled, and Adams-Bashforth 3 on even steps and on the grid of
-    the plan."""
-    own = planned(plan, budget)
+    """The plan where the modes were moved after it was compiled, and Adams-Bashforth 3 on even steps."""
     even = Ready(AdamsBashforth(3), grids.Uniform()(budget, torch.float64))
-    solvers = {"plan": own, "Adams-Bashforth 3": even}
+    solvers = {"plan": planned(plan, budget), "Adams-Bashforth 3": even}
     return {name: judge.found(ready)[0] for name, ready in solvers.items()}
 
 
@@ -347,10 +348,10 @@ def main() -> None:
     for name in given.names:
         with torch.enable_grad():
             case = MIXTURES[name]() if name in MIXTURES else LEARNED[name].case(given.out / name)
-        moved = MOVED[name]() if name in MOVED else None
+        moved = {share: MIXTURES[name](share) for share in MOVES} if name in MOVED else {}
         result = {"free": compared(case, given.budgets, None, moved)}
         if given.shifts:
-            result |= {f"shift {shift:g}": compared(case, given.budgets, shift, None) for shift in SHIFTS}
+            result |= {f"shift {shift:g}": compared(case, given.budgets, shift, {}) for shift in SHIFTS}
         keep(f"few-{name}", result)
 
 
