@@ -23,9 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rheos.solvers.fast_flow import Bandit
-from rheos.solvers.mean_cache import schedule
-from rheos.solvers.tea_cache import within
 from torch import Tensor
 
 from few_cases import LEARNED, MIXTURES, MOVED, Case, in_parts
@@ -48,9 +45,12 @@ from rheos.solvers import (
     grids,
 )
 from rheos.solvers.base import FixedStep
+from rheos.solvers.fast_flow import Bandit
+from rheos.solvers.mean_cache import schedule
 from rheos.solvers.plans import Figures, Plan, PlanSolver, calibrate
 from rheos.solvers.plans.calibrate import JUDGED
 from rheos.solvers.plans.fitting import POWERS, power_grid
+from rheos.solvers.tea_cache import within
 
 BUDGETS = (4, 6, 8, 10, 12, 20, 30, 50)
 DRAWS = 64
