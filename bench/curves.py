@@ -1,14 +1,16 @@
-"""Draws the pictures of the docs from the results that are kept: docs/pictures/quality.png of bench/quality.py, and one
-for each study of bench/compare.py."""
+"""Draws the pictures of the docs from the results that are kept: docs/pictures/quality.png of bench/quality.py, one for
+each study of bench/compare.py, and few.png of bench/few_evaluations.py."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 
+import few_tables
 from compare import STUDIES
 from kept import read
 from rheos.compare.plots import against_evaluations
@@ -69,6 +71,25 @@ def main() -> None:
             file = PICTURE.with_name(f"compare-{name}.png")
             against_evaluations(result).savefig(file, dpi=120)
             print(f"drawn: {file}")
+    _draw_few(PICTURE.with_name("few.png"))
+
+
+def _draw_few(file: Path) -> None:
+    scenes = list(few_tables.scenes())
+    if not scenes:
+        return
+    across = min(3, len(scenes))
+    down = math.ceil(len(scenes) / across)
+    figure, rows = plt.subplots(down, across, figsize=(3.6 * across, 3 * down), squeeze=False, layout="constrained")
+    for axes, scene in zip(rows.flat, scenes, strict=False):
+        few_tables.draw(axes, *scene)
+    for axes in rows.flat[len(scenes) :]:
+        axes.set_visible(False)
+    rows[0, 0].legend(fontsize=6)
+    for row in rows:
+        row[0].set_ylabel("error, 95th percentile")
+    figure.savefig(file, dpi=120)
+    print(f"drawn: {file}")
 
 
 if __name__ == "__main__":

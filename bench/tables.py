@@ -13,10 +13,11 @@ from typing import Any
 import claims
 import compare_tables
 import coupling_tables
+import few_tables
 from kept import RESULTS, read, spread
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("README.md", "docs/measured.md", "docs/compared.md", "docs/claims.md")
+FILES = ("README.md", "docs/measured.md", "docs/compared.md", "docs/few_evaluations.md", "docs/claims.md")
 TABLE = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -98,6 +99,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "claims": claims.claims_table,
     "compared": compare_tables.compared,
     **coupling_tables.TABLES,
+    **few_tables.TABLES,
 }
 
 
