@@ -4,8 +4,8 @@ In between, the rate is continued along the line through the last two that were 
 
     v(t) = v_k + (t - t_k)*(v_k - v_p)/(t_k - t_p),
 
-as FastFlow does (arXiv 2602.11105, equation of its skipped steps). The sum of the small steps is linear in the two rates,
-so it is taken at once.
+as FastFlow does (arXiv 2602.11105, equation of its skipped steps). The sum of the small steps is linear in the two
+rates, so it is taken at once.
 """
 
 from __future__ import annotations

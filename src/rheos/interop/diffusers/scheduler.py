@@ -1,11 +1,13 @@
 """Solvers as schedulers of diffusers.
 
-diffusers' time is a noise level: sigma = 1 - t, the data at 0 and the noise at 1, and its velocity points to the noise, so it
-is minus ours. Sigmas that a pipeline asks for go through diffusers' own scheduler for flows, with its shifts: the one by
-resolution, the fixed one, and its second application where no sigmas are passed (diffusers issue 13243). On the grid that
+diffusers' time is a noise level: sigma = 1 - t, the data at 0 and the noise at 1, and its velocity points to the
+noise, so it is minus ours. Sigmas that a pipeline asks for go through diffusers' own scheduler for flows, with its
+shifts: the one by resolution, the fixed one, and its second application where no sigmas are passed (diffusers issue
+    13243). On the grid that
 comes out, or on one of its own, a solver steps.
 
-A pipeline evaluates its network at every entry of ``timesteps``. A solver of several stages has one for every evaluation.
+A pipeline evaluates its network at every entry of ``timesteps``. A solver of several stages has one for every
+evaluation.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def flow_config(scheduler: Any) -> dict[str, Any]:
         shared = ("num_train_timesteps", "use_dynamic_shifting", "time_shift_type", "shift_terminal")
         return {"shift": config.get("flow_shift", 1.0), **{key: config[key] for key in shared if key in config}}
     raise InputError(
-        f"{type(scheduler).__name__} is the scheduler of no flow: it predicts {config.get('prediction_type', 'noise')!r}. "
+        f"{type(scheduler).__name__} is the scheduler of no flow: it predicts "
+        f"{config.get('prediction_type', 'noise')!r}. "
         "Flow pipelines have a FlowMatchEulerDiscreteScheduler, or one with prediction_type='flow_prediction' and "
         "use_flow_sigmas; for a model that predicts noise, v or data take rheos.interop.foreign_flow."
     )
@@ -70,6 +73,7 @@ class FlowScheduler(_Euler, ABC):
             raise InputError("invert_sigmas runs from data to noise, which this scheduler does not; leave it out.")
         super().__init__(**flow)
         self._walk: Walk | None = None
+        self._step_index: Any = None
         self._solver: FixedStep[Tensor] | None = None
 
     @staticmethod

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core import InputError
 from ...recipes import decode, encode
-from ...solvers import AdamsBashforth, Euler, FixedStep
+from ...solvers import AdamsBashforth, Euler, FixedStep, Grid
 from ...solvers.plans import Fitted, Plan, PlanSolver
 from ...solvers.skipping import Skipping
 from .scheduler import FlowScheduler, flow_config
@@ -31,14 +31,20 @@ class SolverScheduler(FlowScheduler):
     Args:
         solver: of fixed steps, such as ``Heun()`` or ``AdamsBashforth(3)``; Euler when left out. A pipeline's number of
             steps is the number of its steps, each with as many evaluations as it has stages.
+        grid: of rheos, which stands wherever a pipeline asks for a number of steps and for no sigmas.
         flow: the configuration of diffusers' own scheduler.
     """
 
-    def __init__(self, solver: FixedStep[Tensor] | Mapping[str, Any] | None = None, **flow: Any) -> None:
+    def __init__(
+        self,
+        solver: FixedStep[Tensor] | Mapping[str, Any] | None = None,
+        grid: Grid | Mapping[str, Any] | None = None,
+        **flow: Any,
+    ) -> None:
         super().__init__(**flow)
-        found: Any = decode(dict(solver)) if isinstance(solver, Mapping) else (solver or Euler())
-        self.register_to_config(solver=encode(found))
-        self._stepper: FixedStep[Tensor] = found
+        self._stepper: Any = decode(dict(solver)) if isinstance(solver, Mapping) else (solver or Euler())
+        self._own: Any = decode(dict(grid)) if isinstance(grid, Mapping) else grid
+        self.register_to_config(solver=encode(self._stepper), grid=encode(self._own))
 
     @staticmethod
     def like(scheduler: Any, solver: FixedStep[Tensor]) -> SolverScheduler:
@@ -50,18 +56,21 @@ class SolverScheduler(FlowScheduler):
         return SolverScheduler(solver, **flow_config(scheduler))
 
     def choose(self, sigmas: Tensor, asked: Mapping[str, Any]) -> tuple[FixedStep[Tensor], Tensor]:
-        return self._stepper, 1 - sigmas
+        if self._own is None or asked["sigmas"] is not None or asked["timesteps"] is not None:
+            return self._stepper, 1 - sigmas
+        return self._stepper, self._own(len(sigmas) - 1, torch.float64)
 
 
 @final
 class PlanScheduler(FlowScheduler):
     """The rules of a plan, each on its own grid.
 
-    A pipeline's number of steps is the most that are taken: a plan of 4 and 8 takes 8 where 28 are asked for. A fitted rule
-    leads from pure noise to data, at the resolution and guidance that it was compiled for. Anywhere else its place is taken
-    by Adams-Bashforth 3 on the sigmas that the pipeline asks for, with a warning that says why: for samples that begin
-    midway, such as images that are changed; for sigmas of the user's own; for another shift, where the resolution
-    makes one; and for another scale of guidance, where the scheduler is told its pipeline by :meth:`watch`.
+    A pipeline's number of steps is the most that are taken: a plan of 4 and 8 takes 8 where 28 are asked for. A fitted
+    rule leads from pure noise to data, at the resolution and guidance that it was compiled for. Anywhere else its
+    place is taken by Adams-Bashforth 3 on the sigmas that the pipeline asks for, with a warning that says why: for
+    samples that begin midway, such as images that are changed; for sigmas of the user's own; for another shift, where
+    the resolution makes one; and for another scale of guidance, where the scheduler is told its pipeline by
+    :meth:`watch`.
 
     Args:
         plan: what :meth:`Plan.to_json` wrote, as a mapping; or the plan.

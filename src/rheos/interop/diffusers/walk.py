@@ -1,8 +1,8 @@
 """A solver that is fed its rates, one after the other.
 
-A solver of ours asks the dynamics for rates; a pipeline of diffusers evaluates its network and hands the result over. So a
-step is tried with the rates that there are. The first one that is missing stops it, at a state and a time: there the
-pipeline evaluates next, and the step is tried again with one rate more. What is repeated is a few sums.
+A solver of ours asks the dynamics for rates; a pipeline of diffusers evaluates its network and hands the result over.
+So a step is tried with the rates that there are. The first one that is missing stops it, at a state and a time: there
+the pipeline evaluates next, and the step is tried again with one rate more. What is repeated is a few sums.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Walk:
     def __init__(self, solver: FixedStep[Tensor], x: Tensor, grid: Tensor) -> None:
         if not isinstance(solver, FixedStep):
             raise InputError(
-                f"a scheduler says beforehand at which times it evaluates, which {type(solver).__name__} does not know; "
+                f"a scheduler says beforehand at which times it evaluates, which {type(solver).__name__} does not "
+                f"know; "
                 "take a solver of fixed steps, such as Heun() or AdamsBashforth()."
             )
         check_grid(grid)
