@@ -13,8 +13,8 @@ from .discrete import Foreign, discrete_schedule, foreign_flow
 
 if TYPE_CHECKING:
     from .acceleration import accelerate, recheck, use_plan
-    from .export import export, open_pipeline, save
     from .families import FAMILIES, Family, Loaded, load
+    from .folders import export, open_pipeline, save
     from .pipeline import RheosNetwork, RheosPipeline
     from .schedulers import FastFlowScheduler, PlanScheduler, SolverScheduler
 
@@ -49,11 +49,11 @@ _BUILT_ON_DIFFUSERS = {
     "RheosPipeline": "pipeline",
     "SolverScheduler": "schedulers",
     "accelerate": "acceleration",
-    "export": "export",
+    "export": "folders",
     "load": "families",
-    "open_pipeline": "export",
+    "open_pipeline": "folders",
     "recheck": "acceleration",
-    "save": "export",
+    "save": "folders",
     "use_plan": "acceleration",
 }
 """The module of each name."""

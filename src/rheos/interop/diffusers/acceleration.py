@@ -198,8 +198,8 @@ def recheck(
         pipe: a pipeline with a plan.
         prompts: what it is looked at with.
         call: the pipeline's other arguments.
-        scale: the argument of the pipeline that is the scale of guidance; the least that the plan serves, if ``call`` has
-            none.
+        scale: the argument of the pipeline that is the scale of guidance; the least that the plan serves, if ``call``
+            has none.
         draws: noises; each costs 96 evaluations, and those of every budget.
         seed: of the noises.
 

@@ -23,7 +23,9 @@ from ...solvers import FixedStep
 from . import schedulers
 from .installed import diffusers
 
-_Model: Any = diffusers().ModelMixin
+ModelMixin: Any = diffusers().ModelMixin
+"""diffusers asks the module of a component for it, to learn how the component is loaded."""
+
 _Config: Any = diffusers().ConfigMixin
 _Pipeline: Any = diffusers().DiffusionPipeline
 _registered: Any = diffusers().configuration_utils.register_to_config
@@ -35,7 +37,7 @@ TRAIN = 1000
 
 
 @final
-class RheosNetwork(_Model, _Config):
+class RheosNetwork(ModelMixin, _Config):
     """The network of a run.
 
     Args:

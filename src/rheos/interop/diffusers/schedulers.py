@@ -18,7 +18,11 @@ from ...recipes import decode, encode
 from ...solvers import AdamsBashforth, Euler, FixedStep, Grid
 from ...solvers.plans import Fitted, Plan, PlanSolver
 from ...solvers.skipping import Skipping
+from .installed import diffusers
 from .scheduler import FlowScheduler, flow_config
+
+SchedulerMixin: Any = diffusers().SchedulerMixin
+"""diffusers asks the module of a component for it, to learn how the component is loaded."""
 
 NEAR = 1.05
 """The ratio of shifts up to which a plan serves another resolution than that which it was compiled at."""
