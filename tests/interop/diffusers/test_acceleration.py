@@ -48,7 +48,7 @@ def compiled(pipe: Any, **given: Any) -> Any:
 def test_a_pipeline_is_a_velocity(pipe: Any) -> None:
     from rheos.interop.diffusers.acceleration import Guided
 
-    x, t, rows = normal(1, 6, 1, 8, 8), torch.tensor([0.3, 0.3, 0.8, 0.3, 0.8, 0.0]), torch.tensor([0, 1, 0, 1, 2, 7])
+    x, t, rows = normal(1, 6, 1, 8, 8), torch.tensor([0.3, 0.3, 0.8, 0.3, 0.8, 0.0]), torch.tensor([5, 1, 0, 3, 2, 7])
     labels = torch.tensor(LABELS["class_labels"])
     own: Flow = pipe.network.recipe.objective.dynamics(pipe.network.network).over(ClassifierFree(2.0))
     for batch in (1, 2, 5):
@@ -101,6 +101,21 @@ def test_the_second_stage_is_for_single_precision(pipe: Any, monkeypatch: pytest
         with pytest.raises(InterruptedError):
             compiled(pipe.to(dtype), effort=None)
     assert efforts == [module.EFFORT, 0]
+
+
+def test_every_scale_sees_every_prompt(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[int, set[int]] = {0: set(), 1: set()}
+
+    def noted(flows: Any, noise: Any, cond: torch.Tensor, *args: Any, **rest: Any) -> Any:
+        # The draws are dealt out to the scales in turn.
+        for row, prompt in enumerate(cond.tolist()):
+            seen[row % len(flows)].add(prompt)
+        raise InterruptedError
+
+    monkeypatch.setattr(importlib.import_module("rheos.interop.diffusers.acceleration"), "calibrate", noted)
+    with pytest.raises(InterruptedError):
+        compiled(pipe, guidance=(1.0, 3.0))
+    assert seen == {0: set(range(8)), 1: set(range(8))}
 
 
 def test_another_network_is_refused_and_a_changed_one_is_looked_at(pipe: Any, tmp_path: Path) -> None:
@@ -181,7 +196,8 @@ def test_pipelines_of_diffusers_are_accelerated(
 
 
 def again(pipe: Any, folder: Path) -> Any:
-    """The saved pipeline. It was made without text encoders, which would be missed, and its network is loaded by nobody:
+    """The saved pipeline. It was made without text encoders, which would be missed, and its network is loaded by
+    nobody:
     Wan's wants another package for that."""
     from rheos.interop.diffusers import PlanScheduler, open_pipeline
 

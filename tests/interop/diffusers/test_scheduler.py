@@ -113,6 +113,13 @@ def test_without_a_begin_index_the_timestep_tells_the_step() -> None:
     with pytest.raises(InputError, match="none of the timesteps"):
         own.step(X, 123.4, X)
     two = ours(Heun())
+    two.set_timesteps(4)
+    # The second step begins at the time at which the first one ends.
+    x = X
+    for time in two.timesteps[2:]:
+        x = two.step(predicted(x, time / 1000), time, x, return_dict=False)[0]
+    end = integrate(Heun(), Flow(lambda x, t: -predicted(x, 1 - t)), X, 1 - two.sigmas[[2, 4, 6, 8]].double()).x
+    torch.testing.assert_close(x, end, rtol=1e-4, atol=1e-5)
     two.set_timesteps(3)
     two.set_begin_index(1)
     with pytest.raises(InputError, match="cannot begin at evaluation 1, inside a step of Heun"):

@@ -157,7 +157,7 @@ class RheosPipeline(_Pipeline):
             rng = Rng.of(generator).rows(torch.arange(count, device=device))
             latents = recipe.objective.prior(rng, torch.empty(count, *recipe.kind.shape, device=device))
         self.scheduler.set_timesteps(num_inference_steps or _steps(recipe), device=device)
-        x: Tensor = latents
+        x: Tensor = latents.to(device)
         for time in self.progress_bar(self.scheduler.timesteps):
             velocity = self.network(
                 x.to(self.network.dtype),
