@@ -178,6 +178,18 @@ def test_frozen_nothing_changes_and_learning_changes_it(each):
     assert sum(map(sum, taught.counts)) > sum(map(sum, bandit.counts))
 
 
+def test_its_solver_takes_the_same_steps_and_knows_them_beforehand():
+    bandit = learned(Flow(late), 6)
+    waits = integrate(FastFlow(bandit), Flow(late), NOISE, FINE)
+    knows = bandit.solver(FINE)
+    assert 3 < waits.evaluations < T
+    solution = integrate(knows, Flow(late), NOISE, knows.grid)
+    assert solution.evaluations == waits.evaluations
+    torch.testing.assert_close(solution.x, waits.x, rtol=1e-12, atol=1e-12)
+    with pytest.raises(InputError, match="has learned 40 steps, and the grid has 9"):
+        bandit.solver(FINE[:10])
+
+
 class Labelled:
     """A velocity that bends by its label, and knows which rows it is given."""
 

@@ -296,9 +296,21 @@ class TestPlan:
         entry = found.at(4)
         assert entry.expected.within(entry.classical) or entry.solver is not None
 
+    def test_few_noises_may_judge(self) -> None:
+        few = calibrate(RING, noise(5, 16 + 24), budgets=(4,), draws=16, judged=24, effort=0).at(4)
+        # All that were not fitted on judge.
+        more = calibrate(RING, noise(5, 16 + 24), budgets=(4,), draws=16, judged=10, effort=0).at(4)
+        assert few == more
+        many = calibrate(RING, noise(5, 16 + 384), budgets=(4,), draws=16, effort=0).at(4)
+        assert few.expected.median == pytest.approx(many.expected.median, rel=0.5)
+
     def test_too_little_is_refused(self) -> None:
-        with pytest.raises(InputError, match="448 noises, and 8 to fit at least; got 400"):
+        with pytest.raises(InputError, match="448 noises, and 8 of each at least; got 400"):
             calibrate(RING, noise(5, 400))
+        with pytest.raises(InputError, match="16 draws to fit on and 20 to judge by need 36 noises"):
+            calibrate(RING, noise(5, 35), draws=16, judged=20)
+        with pytest.raises(InputError, match="8 of each at least"):
+            calibrate(RING, noise(5, 35), draws=16, judged=7)
         with pytest.raises(InputError, match="at least one evaluation, got"):
             calibrate(RING, noise(5, 600), budgets=(0, 3))
         with pytest.raises(InputError, match="at least one evaluation, got"):

@@ -14,6 +14,7 @@ from .. import __version__
 REQUIRED = ("torch", "numpy", "scipy", "safetensors", "scikit-learn", "pillow", "matplotlib", "tensorboard", "tqdm")
 EXTRAS = (
     ("parquet", "pyarrow", "reading Parquet datasets"),
+    ("diffusers", "diffusers", "sampling and exporting its pipelines"),
     ("ot", "POT", "transport of many points in the plane, and of a part of the data,"),
     ("ot", "lapx", "the assignment of large batches, several times faster,"),
 )

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ..core.errors import CheckpointError, InputError
 from ..core.protocols import Dynamics
+from .skipped_euler import SkippedEuler
 from .skipping import Seen, Skipped, Skipping
 
 VERSION = 1
@@ -161,6 +162,27 @@ class Bandit:
             step += 1 if last or step < opening - 1 else 1 + self.arms[self.best(step)]
         return tuple(found)
 
+    def solver(self, grid: Tensor) -> SkippedEuler[Tensor]:
+        """What :class:`FastFlow` does by this bandit when it learns no more and arms are shared, as a solver that knows
+        its points beforehand and waits for nothing. Integrate along its own ``grid``.
+
+        Args:
+            grid: the fine grid, with a velocity that is determined at its beginning.
+
+        Raises:
+            InputError: if the grid has another number of steps.
+        """
+        self.require_steps(grid)
+        return SkippedEuler(tuple(grid.tolist()), tuple(step for step, due in enumerate(self.points()) if due))
+
+    def require_steps(self, grid: Tensor) -> None:
+        """Refuse a grid of another number of steps."""
+        if len(grid) - 1 != self.steps:
+            raise InputError(
+                f"this bandit has learned {self.steps} steps, and the grid has {len(grid) - 1}; sample along a grid of "
+                "as many, or let a fresh one learn."
+            )
+
     def to_json(self) -> str:
         """The bandit as text."""
         content = {
@@ -282,11 +304,7 @@ class FastFlow(Skipping[Playing]):
         return self.bandit.steps
 
     def start(self, dynamics: Dynamics[Tensor], x: Tensor, grid: Tensor) -> Skipped[Playing]:
-        if len(grid) - 1 != self.bandit.steps:
-            raise InputError(
-                f"this bandit has learned {self.bandit.steps} steps, and the grid has {len(grid) - 1}; sample along a "
-                "grid of as many, or let a fresh one learn."
-            )
+        self.bandit.require_steps(grid)
         return super().start(dynamics, x, grid)
 
     def begin(self, rows: int, steps: int) -> Playing:

@@ -49,6 +49,7 @@ def calibrate(
     path: Affine | None = None,
     grid: Grid | None = None,
     draws: int = DRAWS,
+    judged: int | None = None,
     sharp: bool = False,
     effort: int = EFFORT,
     model: str = "",
@@ -58,13 +59,15 @@ def calibrate(
 
     Args:
         dynamics: the flow; or flows by the scale of their guidance, among which the draws are dealt out.
-        noise: (n, ...), fresh; the first ``draws`` are fitted on, the others (384 at least) judge. A sharp plan learns
-            from the worst of these and is judged on a last 384.
+        noise: (n, ...), fresh; the first ``draws`` are fitted on, the others judge. A sharp plan learns from the worst
+            of these and is judged on the last ``judged``.
         cond: the condition of each.
         budgets: evaluations.
         path: the path that the flow was learned on, for the solvers that step on it; straight lines when left out.
         grid: the times to keep to, where they may not move; plans are better when they may.
         draws: noises to fit on: 64 to 128, or 32 for a large network.
+        judged: noises that judge, at least; 384 when left out. With few of them the expected errors are coarse, which a
+            large network has to bear with.
         sharp: fit one fixed distribution more closely. A plan that is not sharp stays good when conditions change.
         effort: states that may be evaluated to fit each budget; the fit ends where it stands.
         model: the model's :func:`fingerprint`.
@@ -74,18 +77,19 @@ def calibrate(
         InputError: if there are too few noises, or a budget that is no positive number.
     """
     budgets = sorted(set(budgets))
-    kept = JUDGED + (WORST if sharp else 0)
+    judged = JUDGED if judged is None else judged
+    kept = judged + (WORST if sharp else 0)
     if not budgets or budgets[0] < 1:
         raise InputError(f"a plan is compiled for budgets of at least one evaluation, got {budgets}.")
-    if draws < 8 or len(noise) < draws + kept:
+    if draws < 8 or judged < 8 or len(noise) < draws + kept:
         raise InputError(
-            f"{draws} draws to fit on and {kept} to judge by need {draws + kept} noises, and 8 to fit at least; got "
+            f"{draws} draws to fit on and {kept} to judge by need {draws + kept} noises, and 8 of each at least; got "
             f"{len(noise)}."
         )
     flows = {1.0: dynamics} if isinstance(dynamics, Flow) else dict(sorted(dynamics.items()))
     path = Affine() if path is None else path
     with torch.no_grad():
-        bench = _Bench(flows, noise, cond, draws, sharp, path, grid)
+        bench = _Bench(flows, noise, cond, (draws, judged), sharp, path, grid)
         found = {}
         for budget in budgets:
             found[budget] = bench.entry(budget, effort)
@@ -103,13 +107,14 @@ class _Bench:
         flows: Mapping[float, Flow],
         noise: Tensor,
         cond: Cond | None,
-        draws: int,
+        counts: tuple[int, int],
         sharp: bool,
         path: Affine,
         grid: Grid | None,
     ) -> None:
         self.flows, self.path, self.grid = list(flows.values()), path, grid
-        parts = [slice(0, draws), slice(draws, -JUDGED if sharp else None), slice(-JUDGED, None)]
+        draws, judged = counts
+        parts = [slice(0, draws), slice(draws, -judged if sharp else None), slice(-judged, None)]
         self.fitted, self.pool, self.judges = (self._part(noise, cond, part) for part in parts)
         self.noise, self.cond, self.sharp, self.draws = noise, cond, sharp, draws
         if not sharp:

@@ -12,11 +12,11 @@ from typing import Any, final
 
 from torch import Tensor
 
-from ..core import InputError, ShapeError, nearest
-from ..core.protocols import Model, Quantity
-from ..dynamics import Flow
-from ..paths import Affine, as_velocity
-from ..schedules import Betas, CosineBetas, Discrete, LinearBetas, ScaledBetas
+from ...core import InputError, ShapeError, nearest
+from ...core.protocols import Model, Quantity
+from ...dynamics import Flow
+from ...paths import Affine, as_velocity
+from ...schedules import Betas, CosineBetas, Discrete, LinearBetas, ScaledBetas
 
 PREDICTIONS: Mapping[str, Quantity] = {"epsilon": "noise", "v_prediction": "v", "sample": "data"}
 """What a network predicts, by diffusers' name for it."""
