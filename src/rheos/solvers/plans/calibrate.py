@@ -114,11 +114,10 @@ class _Bench:
     ) -> None:
         self.flows, self.path, self.grid = list(flows.values()), path, grid
         draws, judged = counts
-        parts = [slice(0, draws), slice(draws, -judged if sharp else None), slice(-judged, None)]
-        self.fitted, self.pool, self.judges = (self._part(noise, cond, part) for part in parts)
+        self.fitted = self._part(noise, cond, slice(0, draws))
+        self.pool = self._part(noise, cond, slice(draws, -judged if sharp else None))
+        self.judges = self._part(noise, cond, slice(-judged, None)) if sharp else self.pool
         self.noise, self.cond, self.sharp, self.draws = noise, cond, sharp, draws
-        if not sharp:
-            self.judges = self.pool
         self.tuning = self._part(noise, cond, slice(0, min(draws, TUNED)))
 
     def _part(self, noise: Tensor, cond: Cond | None, part: slice) -> tuple[Field, Reference]:
