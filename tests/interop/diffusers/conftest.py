@@ -1,6 +1,5 @@
 """diffusers, and transformers for its pipelines. Without them these tests are skipped, unless RHEOS_ORACLES=required
-says
-that they must be there."""
+says that they must be there."""
 
 from __future__ import annotations
 

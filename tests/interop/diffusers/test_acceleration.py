@@ -25,8 +25,7 @@ LABELS = {"class_labels": [3, 1, 4, 1, 5, 9, 2, 6]}
 def frugal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Followed at few points, on few grids, for speed."""
     monkeypatch.setattr(field, "KEPT", 8)
-    for name in ("classical", "fitting"):
-        monkeypatch.setattr(importlib.import_module(f"rheos.solvers.plans.{name}"), "POWERS", (1.0, 1.6))
+    monkeypatch.setattr(importlib.import_module("rheos.solvers.plans.calibrate"), "POWERS", (1.0, 1.6))
 
 
 @pytest.fixture

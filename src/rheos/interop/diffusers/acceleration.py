@@ -28,8 +28,7 @@ DRAWS, JUDGED = 32, 64
 
 EFFORT = 20_000
 """States that may be evaluated to fit each budget of a network of single precision. One of half precision rounds more
-than
-the differences from which the second stage of the fit learns, so its plans are those of the first."""
+than the differences from which the second stage of the fit learns, so its plans are those of the first."""
 
 BATCH = 4
 """Samples that the pipeline carries at once while it is compiled."""
@@ -231,9 +230,8 @@ def recheck(
         found[budget] = float((end(own, budget) - exact).norm() / exact.norm())
         if not found[budget] <= WORSE * entry.expected.rmse:
             warnings.warn(
-                f"with {budget} evaluations the plan is now off by {found[budget]:.2g}, where "
-                f"{entry.expected.rmse:.2g} was "
-                "expected; compile another: accelerate(pipe, prompts=...).",
+                f"in {budget} evaluations the plan is now off by {found[budget]:.2g}, where {entry.expected.rmse:.2g} "
+                "was expected; compile another: accelerate(pipe, prompts=...).",
                 stacklevel=2,
             )
     return found

@@ -113,9 +113,8 @@ class Network:
     def _known(self, cond: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if self.unknown is None:
             return cond
-        lost = torch.stack([v.isnan().reshape(len(v), -1).any(1) for v in cond.values() if v.is_floating_point()]).any(
-            0
-        )
+        nans = [v.isnan().reshape(len(v), -1).any(1) for v in cond.values() if v.is_floating_point()]
+        lost = torch.stack(nans).any(0)
         return {name: torch.where(expand(lost, value), self.unknown[name], value) for name, value in cond.items()}
 
 
@@ -153,8 +152,7 @@ def load(pipe: Any, call: Mapping[str, Any], unknown: Mapping[str, Any] | None =
             lost[name] = torch.ones_like(cond[name][:1])
         if lost[name].shape[1:] != cond[name].shape[1:]:
             raise InputError(
-                f"{name} is {tuple(lost[name].shape)} of the unknown prompt, and {tuple(cond[name].shape)} of the "
-                f"known "
+                f"{name} is {tuple(lost[name].shape)} of the unknown prompt, {tuple(cond[name].shape)} of the known "
                 "ones; pad them to one length, as max_sequence_length does."
             )
     return Loaded(Flow(Network(pipe.transformer, family, shared, lost)), cond, like)

@@ -57,8 +57,7 @@ def export(run: Run, folder: str | Path, *, licence: str | None = None) -> Rheos
     if not isinstance(recipe.solver, FixedStep):
         raise InputError(
             f"{type(recipe.solver).__name__} chooses its steps itself, and a pipeline of diffusers has to know them; "
-            f"give "
-            "the recipe a solver of fixed steps, such as AdamsBashforth(2)."
+            "give the recipe a solver of fixed steps, such as AdamsBashforth(2)."
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is no empty folder; give another name.")

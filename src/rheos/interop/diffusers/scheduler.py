@@ -3,8 +3,7 @@
 diffusers' time is a noise level: sigma = 1 - t, the data at 0 and the noise at 1, and its velocity points to the
 noise, so it is minus ours. Sigmas that a pipeline asks for go through diffusers' own scheduler for flows, with its
 shifts: the one by resolution, the fixed one, and its second application where no sigmas are passed (diffusers issue
-    13243). On the grid that
-comes out, or on one of its own, a solver steps.
+13243). On the grid that comes out, or on one of its own, a solver steps.
 
 A pipeline evaluates its network at every entry of ``timesteps``. A solver of several stages has one for every
 evaluation.
@@ -37,18 +36,17 @@ def flow_config(scheduler: Any) -> dict[str, Any]:
     """
     config = getattr(scheduler, "config", {})
     known = inspect.signature(_Euler.__init__).parameters.keys() - {"self"}
-    if str(config.get("_class_name", type(scheduler).__name__)).startswith("FlowMatch") or isinstance(
-        scheduler, _Euler
-    ):
+    name = str(config.get("_class_name", type(scheduler).__name__))
+    if name.startswith("FlowMatch") or isinstance(scheduler, _Euler):
         return {key: value for key, value in config.items() if key in known}
     if config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction":
         shared = ("num_train_timesteps", "use_dynamic_shifting", "time_shift_type", "shift_terminal")
         return {"shift": config.get("flow_shift", 1.0), **{key: config[key] for key in shared if key in config}}
     raise InputError(
         f"{type(scheduler).__name__} is the scheduler of no flow: it predicts "
-        f"{config.get('prediction_type', 'noise')!r}. "
-        "Flow pipelines have a FlowMatchEulerDiscreteScheduler, or one with prediction_type='flow_prediction' and "
-        "use_flow_sigmas; for a model that predicts noise, v or data take rheos.interop.foreign_flow."
+        f"{config.get('prediction_type', 'noise')!r}. Flow pipelines have a FlowMatchEulerDiscreteScheduler, or one "
+        "with prediction_type='flow_prediction' and use_flow_sigmas; for a model that predicts noise, v or data take "
+        "rheos.interop.foreign_flow."
     )
 
 

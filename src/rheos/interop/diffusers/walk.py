@@ -48,8 +48,7 @@ class Walk:
     def __init__(self, solver: FixedStep[Tensor], x: Tensor, grid: Tensor) -> None:
         if not isinstance(solver, FixedStep):
             raise InputError(
-                f"a scheduler says beforehand at which times it evaluates, which {type(solver).__name__} does not "
-                f"know; "
+                f"a scheduler says beforehand when it evaluates, which {type(solver).__name__} does not know; "
                 "take a solver of fixed steps, such as Heun() or AdamsBashforth()."
             )
         check_grid(grid)

@@ -15,14 +15,19 @@ from ..base import FixedStep
 from ..dpm_solver import DPMSolver
 from ..euler import Euler
 from ..heun import Heun
+from ..midpoint import Midpoint
+from ..rk4 import RK4
 from ..unipc import UniPC
 from .field import Field, Figures, Reference
 
 CLASSICAL: Mapping[str, Callable[[Affine], FixedStep]] = {
     "Euler": lambda path: Euler(),
+    "Midpoint": lambda path: Midpoint(),
     "Heun": lambda path: Heun(),
+    "RK4": lambda path: RK4(),
     "Adams-Bashforth 2": lambda path: AdamsBashforth(2),
     "Adams-Bashforth 3": lambda path: AdamsBashforth(3),
+    "Adams-Bashforth 4": lambda path: AdamsBashforth(4),
     "DPM-Solver++ (2M)": lambda path: DPMSolver(path),
     "UniPC": lambda path: UniPC(path),
 }
