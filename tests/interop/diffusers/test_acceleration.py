@@ -133,7 +133,7 @@ def test_another_network_is_refused_and_a_changed_one_is_looked_at(pipe: Any, tm
     other.scheduler = pipe.scheduler
     with pytest.raises(CheckpointError, match="compiled for another network, or this one was changed since"):
         use_plan(other, plan)
-    with pytest.warns(UserWarning, match="with 3 evaluations the plan is now off by"):
+    with pytest.warns(UserWarning, match="in 3 evaluations the plan is now off by"):
         use_plan(other, plan, prompts=LABELS)
 
 
