@@ -64,6 +64,6 @@ def test_what_cannot_be_compiled_is_refused(rheos: Any, compiled: Path, tmp_path
     before = rheos.prints(compiled)
     assert "has no classes; leave --guidance out" in rheos.refused("plan", compiled, *QUICK, "--guidance", 1, 4)
     assert "at least one evaluation, got [0]" in rheos.refused("plan", compiled, *QUICK[:4], "--evaluations", 0)
-    assert "8 to fit at least" in rheos.refused("plan", compiled, "--draws", 4)
+    assert "8 of each at least" in rheos.refused("plan", compiled, "--draws", 4)
     assert "is no run folder" in rheos.refused("plan", tmp_path / "none")
     assert rheos.prints(compiled) == before

@@ -17,7 +17,7 @@ from rheos.core import CheckpointError, InputError, Rng, integrate
 from rheos.data.mixtures import GaussianMixture
 from rheos.dynamics import Diffusion, Flow
 from rheos.paths import Affine
-from rheos.schedules import Cosine
+from rheos.schedules import Cosine, VariancePreserving
 from rheos.solvers import AdamsBashforth, Dopri5, FixedStep, Heun, grids
 from rheos.solvers.plans import Entry, Figures, Fitted, Plan, PlanSolver, Rule, calibrate, fingerprint
 from rheos.solvers.plans.classical import CLASSICAL
@@ -26,14 +26,17 @@ from rheos.solvers.plans.fitting import (
     POWERS,
     TIME,
     Aim,
+    Changed,
     Descent,
     Draft,
+    Target,
     _places,
     adams_bashforth,
     ends,
     power_grid,
     step_by_step,
 )
+from rheos.solvers.plans.gaussians import WIDTHS, gaussians
 
 CPU = torch.device("cpu")
 
@@ -142,10 +145,15 @@ class TestFit:
         given = field(2, 12)
         exact = Reference.of(given)
         draft = step_by_step(powers(5), given, exact)
-        descent = Descent(given, exact, Aim(1, 0.3))
-        rest = descent._rest(draft)
-        weight = descent._weight(rest)
-        gram, pull = descent._slopes(draft, rest, weight)
+        target = Target(given, exact, Aim(1, 0.3), share=2.0)
+        rest = target.rest(draft)
+        weight = target.weight(rest)
+        assert float(weight.mean()) == pytest.approx(2)
+        changed = Changed.of(draft, True, target.epsilon)
+        gram, pull = target.slopes(changed, rest, weight, torch.arange(12))
+        halves = [target.slopes(changed, rest, weight, torch.arange(n, 12, 2)) for n in range(2)]
+        torch.testing.assert_close(halves[0][0] + halves[1][0], gram)
+        torch.testing.assert_close(halves[0][1] + halves[1][1], pull)
         slopes = []
         for step, part in _places(5, True):
             sides = []
@@ -155,7 +163,7 @@ class TestFit:
                     times[step + 1] += sign * 1e-5
                 else:
                     rows[step, part] += sign * 1e-5
-                sides.append(descent._rest(Draft(times, rows)))
+                sides.append(target.rest(Draft(times, rows)))
             slopes.append((sides[0] - sides[1]) / 2e-5 * weight.sqrt()[:, None])
         by_hand = torch.stack(slopes).flatten(1)
         scale = by_hand.square().sum(1).sqrt()
@@ -170,14 +178,48 @@ class TestFit:
         exact = Reference.of(given)
         first = step_by_step(powers(6), given, exact)
         before, began = Figures.of(ends(first, given)[-1], exact), given.evaluated
-        last = Descent(given, exact, Aim(1, 0.1)).run(first, 15, 10**9)
+        target = Target(given, exact, Aim(1, 0.1))
+        last = Descent(target).run(first, 15, 10**9)
         long = given.evaluated - began
         assert Figures.of(ends(last, given)[-1], exact).together < 0.9 * before.together
         assert bool((last.times.diff() > 0).all())
         assert not torch.equal(last.times, first.times)
         began = given.evaluated
-        Descent(given, exact, Aim(1, 0.1)).run(first, 15, 1)
+        Descent(target).run(first, 15, 1)
         assert given.evaluated - began < long / 4
+
+    def test_parts_of_the_draws_in_turn_lead_as_far_for_less(self) -> None:
+        given = field(2, 48)
+        exact = Reference.of(given)
+        first = step_by_step(powers(6), given, exact)
+        target = Target(given, exact, Aim(1, 0.1))
+        spent, found = [], []
+        for effort in (10**9, 15_000):
+            began = given.evaluated
+            last = Descent(target).run(first, 8, effort)
+            spent.append(given.evaluated - began)
+            found.append(Figures.of(ends(last, given)[-1], exact).together)
+        assert spent[1] < 0.6 * spent[0]
+        assert found[1] < 0.9 * Figures.of(ends(first, given)[-1], exact).together
+        assert found[1] < 2 * found[0]
+
+    def test_single_gaussians_are_integrated_well_beside_what_is_fitted(self) -> None:
+        given, path = field(2, 48), Affine(VariancePreserving())
+        exact = Reference.of(given)
+        first = step_by_step(powers(8), given, exact)
+        for of_path in (Affine(), path):
+            easy, truth = gaussians(of_path, CPU)
+            # On every path a Gaussian's flow is a scale: from deviation 1 to that of the data.
+            torch.testing.assert_close(truth.end[:, 0], torch.tensor(WIDTHS).double(), rtol=1e-4, atol=1e-6)
+        easy, truth = gaussians(Affine(), CPU)
+        alone, both = (
+            Descent(Target(given, exact, Aim(1, 0.3)), beside).run(first, 10, 10**9)
+            for beside in ((), (Target(easy, truth, Aim(2, 0.3), 0.05),))
+        )
+        errors = [Figures.of(ends(rule, easy)[-1], truth).rmse for rule in (alone, both)]
+        assert errors[1] < 0.3 * errors[0]
+        errors = [Figures.of(ends(rule, given)[-1], exact).together for rule in (alone, both)]
+        assert errors[1] < 3 * errors[0]
 
     def test_draws_are_dealt_out_to_their_flows_with_their_conditions(self) -> None:
         def velocity(scale: float) -> Callable[..., Tensor]:

@@ -196,7 +196,8 @@ def _plan(commands: Any) -> None:
     add("--evaluations", nargs="+", type=int, metavar="N", help="budgets (default: 4 5 6 8 10 12 16 20)")
     add("--guidance", nargs="+", type=float, metavar="X", help="scales to serve (default: the run's own)")
     add("--draws", type=int, default=DRAWS, help=f"noises to fit on (default: {DRAWS}; 32 for a large network)")
-    add("--effort", type=int, default=EFFORT, help=f"states evaluated to fit a budget, at most (default: {EFFORT:,})")
+    own = f"what this machine does in half a minute, up to {EFFORT:,}"
+    add("--effort", type=int, metavar="N", help=f"states evaluated to fit a budget, at most (default: {own})")
     add("--sharp", action="store_true", help="fit this one distribution more closely")
     add("--seed", type=int, default=0, help="of the noises (default: 0)")
     _common(parser)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..core import InputError, Rng
+from ..core import Cond, InputError, Rng
+from ..core.condition import take
 from ..dynamics import Flow
 from ..guidance import ClassifierFree
 from ..paths import Affine
 from ..solvers.plans import Entry, Plan, PlanSolver, calibrate, fingerprint
-from ..solvers.plans.calibrate import JUDGED
+from ..solvers.plans.calibrate import EFFORT, JUDGED
 from .recipe import Recipe
 from .sampling import evaluating
+
+TIMED = 256
+"""Noises with which an evaluation is timed."""
+
+SECONDS, LEAST = 30, 14
+"""How long a fit may take, and the power of two of states that it takes at least."""
 
 NOISES = 1
 """Folded into the seed: the noises of a plan are those of no sample."""
@@ -29,7 +38,7 @@ def compiled(
     *,
     guidance: Sequence[float] = (),
     draws: int,
-    effort: int,
+    effort: int | None = None,
     sharp: bool = False,
     seed: int = 0,
     tell: Callable[[Entry], Any] = lambda entry: None,
@@ -41,7 +50,8 @@ def compiled(
         network: with its trained weights.
         budgets: evaluations.
         guidance: scales that the plan is to serve; the recipe's own when left out.
-        draws, effort, sharp, tell: see :func:`~rheos.solvers.plans.calibrate`.
+        draws, sharp, tell: see :func:`~rheos.solvers.plans.calibrate`.
+        effort: states that may be evaluated to fit each budget; :func:`affordable` when left out.
         seed: of the noises.
 
     Raises:
@@ -75,10 +85,25 @@ def compiled(
             path=_path(recipe),
             draws=draws,
             sharp=sharp,
-            effort=effort,
+            effort=affordable(flows[scales[-1]], noise, cond) if effort is None else effort,
             model=fingerprint(network),
             tell=tell,
         )
+
+
+def affordable(flow: Flow, noise: Tensor, cond: Cond | None) -> int:
+    """The states that a flow is evaluated at in half a minute on this machine, a power of two, at most EFFORT."""
+    rows = torch.arange(min(TIMED, len(noise)), device=noise.device)
+    given = () if cond is None else (take(cond, rows),)
+    times = torch.full((len(rows),), 0.5, device=noise.device)
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        # The host waits for the sum.
+        flow.velocity(noise[rows], times, *given).sum().item()
+        seconds.append(time.perf_counter() - began)
+    states = SECONDS * len(times) / min(seconds)
+    return min(EFFORT, 2 ** max(LEAST, math.floor(math.log2(states))))
 
 
 def planned(recipe: Recipe, plan: Plan, evaluations: int) -> tuple[Recipe, Entry]:

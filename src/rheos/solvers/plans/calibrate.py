@@ -15,7 +15,8 @@ from ...paths import Affine
 from ..grids import Grid
 from .classical import Candidate, solved, tuned
 from .field import Field, Figures, Reference
-from .fitting import POWERS, Aim, Descent, Draft, ends, power_grid, step_by_step
+from .fitting import COST, LEAST, POWERS, Aim, Descent, Draft, Target, ends, power_grid, step_by_step
+from .gaussians import gaussians
 from .plan import Entry, Plan
 from .rule import HISTORY, Rule
 
@@ -31,9 +32,12 @@ AIMS = (Aim(1, 0.3), Aim(1, 0.1), Aim(2, 0.3))
 TUNED = 24
 """Of them those on which grids of the classical solvers are chosen."""
 
+BESIDE = 1e-3
+"""The weight of the flows of single Gaussians in a plan that is not sharp."""
+
 ITERATIONS = 15
 
-EFFORT = 100_000
+EFFORT = 400_000
 """States that may be evaluated to fit the rule of one budget, the classical solvers and the exact ends apart."""
 
 WORST, ROUNDS, AFTER = 32, 2, 6
@@ -118,6 +122,7 @@ class _Bench:
         self.pool = self._part(noise, cond, slice(draws, -judged if sharp else None))
         self.judges = self._part(noise, cond, slice(-judged, None)) if sharp else self.pool
         self.noise, self.cond, self.sharp, self.draws = noise, cond, sharp, draws
+        self.easy = None if sharp else gaussians(path, noise.device)
         self.tuning = self._part(noise, cond, slice(0, min(draws, TUNED)))
 
     def _part(self, noise: Tensor, cond: Cond | None, part: slice) -> tuple[Field, Reference]:
@@ -162,10 +167,13 @@ class _Bench:
         drafts = [first]
         for aim in AIMS:
             left = limit - field.evaluated
-            # An iteration takes so many.
-            if left > 3 * budget**2 * len(field):
-                drafts.append(Descent(field, exact, aim, self.grid is None).run(first, ITERATIONS, left))
+            if left > COST * budget**2 * LEAST:
+                drafts.append(self._descent(field, exact, aim).run(first, ITERATIONS, left))
         return [*drafts, self._sharpened(drafts)] if self.sharp else drafts
+
+    def _descent(self, field: Field, exact: Reference, aim: Aim) -> Descent:
+        beside = [Target(*self.easy, Aim(2, aim.way), BESIDE * len(field) / len(self.easy[0]))] if self.easy else []
+        return Descent(Target(field, exact, aim), beside, self.grid is None)
 
     def _sharpened(self, drafts: list[Draft]) -> Draft:
         """The best of rules, after it has learned from the draws on which it was worst."""
@@ -176,7 +184,7 @@ class _Bench:
             errors = (ends(best, pool)[-1] - exact.end).square().sum(1)
             rows = torch.cat([rows, self.draws + errors.topk(min(WORST, len(errors))).indices]).unique()
             field, aimed = self._rows(self.noise, self.cond, rows)
-            best = Descent(field, aimed, AIMS[0], self.grid is None).run(best, AFTER, EFFORT)
+            best = self._descent(field, aimed, AIMS[0]).run(best, AFTER, EFFORT)
             self.fitted[0].evaluated += field.evaluated
         return best
 

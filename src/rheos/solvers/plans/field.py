@@ -41,6 +41,11 @@ class Field:
     def __len__(self) -> int:
         return len(self.x0)
 
+    def part(self, rows: Tensor) -> Field:
+        """Some of the draws, which count their evaluations for themselves."""
+        x0 = self.x0[rows].to(self.dtype).view(-1, *self.shape)
+        return Field(self.flows, x0, None if self.cond is None else take(self.cond, rows), self.which[rows])
+
     @property
     def precise(self) -> bool:
         """Whether the model computes in float64."""
@@ -75,10 +80,16 @@ class Field:
 @final
 @dataclass(frozen=True)
 class Reference:
-    """The exact trajectories: states and velocities (M+1, B, D) at even times."""
+    """The exact trajectories.
+
+    Args:
+        states, rates: states and velocities (M+1, B, D) at even times.
+        scale: the root mean square length of the ends, of all draws that belong together.
+    """
 
     states: Tensor
     rates: Tensor
+    scale: float
 
     @staticmethod
     def of(field: Field) -> Reference:
@@ -87,16 +98,16 @@ class Reference:
         grid = torch.linspace(0, 1, KEPT + 1, dtype=torch.float64, device=field.x0.device)
         solver = Dopri5(1e-8, 1e-8) if field.precise else RK4()
         states = torch.stack([step.x for step in walk(solver, field.flow, field.x0, grid)])
-        return Reference(states, torch.stack([field(x, t.expand(len(x))) for x, t in zip(states, grid, strict=True)]))
+        rates = torch.stack([field(x, t.expand(len(x))) for x, t in zip(states, grid, strict=True)])
+        return Reference(states, rates, float(states[-1].square().sum(1).mean().sqrt()))
+
+    def part(self, rows: Tensor) -> Reference:
+        """Some of the draws, in the scale of all."""
+        return Reference(self.states[:, rows], self.rates[:, rows], self.scale)
 
     @property
     def end(self) -> Tensor:
         return self.states[-1]
-
-    @property
-    def scale(self) -> float:
-        """The root mean square length of the ends."""
-        return float(self.end.square().sum(1).mean().sqrt())
 
     def at(self, t: Tensor) -> Tensor:
         """The states (V, B, D) at times (V,), by cubic Hermite interpolation."""

@@ -8,7 +8,7 @@ error at the end alone does not see a trajectory that goes over to another mode,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -24,6 +24,15 @@ POWERS = (0.6, 0.8, 1.0, 1.3, 1.6, 2.2, 3.0)
 
 RIDGE = 1e-5
 """By which the fit of a step is held near Adams-Bashforth, in units of the squares of what it combines."""
+
+SOME, LEAST, MEMORY = 8, 8, 0.7
+"""Iterations that the effort should pay for, the fewest draws of a part, and what is kept of the parts before."""
+
+TRIES = 5
+"""Dampings that are tried in an iteration."""
+
+COST = 3
+"""Slopes cost so many times the square of the steps for each draw."""
 
 STRIDE = 0.3
 """The share of the gap beside it by which a time may move in one iteration."""
@@ -109,108 +118,178 @@ class Aim:
 
 
 @final
-class Descent:
-    """Levenberg's and Marquardt's method over all coefficients and interior times of a rule.
+@dataclass(frozen=True)
+class Target:
+    """What a rule is fitted to.
 
     Args:
         field: the velocity.
         exact: where its draws go.
         aim: what is made small.
+        share: its weight beside other targets.
+    """
+
+    field: Field
+    exact: Reference
+    aim: Aim
+    share: float = 1.0
+
+    @property
+    def epsilon(self) -> float:
+        """The size of differences, which have to stand out from what the model rounds."""
+        return 1e-5 if self.field.precise else 1e-3
+
+    def rest(self, draft: Draft) -> Tensor:
+        """What is left at every state, weighed: (N, B, D)."""
+        return self._weighed((ends(draft, self.field)[1:] - self.exact.at(draft.times[1:])) / self.exact.scale)
+
+    def _weighed(self, left: Tensor) -> Tensor:
+        left[:-1] *= self.way(len(left))
+        return left
+
+    def way(self, steps: int) -> float:
+        """The weight of each error on the way."""
+        return self.aim.way / math.sqrt(max(1, steps - 1))
+
+    def weight(self, rest: Tensor) -> Tensor:
+        """Of every draw (B,), with its share; the mean is the share."""
+        square = rest.square().sum((0, 2))
+        weight = (square + square.median() + 1e-30) ** (-(2 - self.aim.power) / 2)
+        return self.share * weight / weight.mean()
+
+    @staticmethod
+    def cost(rest: Tensor, weight: Tensor) -> float:
+        return float((rest.square().sum((0, 2)) * weight).sum())
+
+    def slopes(self, changed: Changed, rest: Tensor, weight: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """The products of slopes with each other (P, P) and with what is left (P,) for some of the draws: only the
+        steps after the one that a parameter changes are walked again, those of all parameters side by side."""
+        field, exact, steps = self.field.part(draws), self.exact.part(draws), changed.rows.shape[1]
+        count = len(changed.by)
+        gram = torch.zeros(count, count, dtype=torch.float64, device=rest.device)
+        pull = torch.zeros(count, dtype=torch.float64, device=rest.device)
+        root = weight[draws].sqrt()[:, None]
+        # The unchanged rule walks along as the first of them; parameters are sorted by the step that they change.
+        x, rates, active = field.x0[None], [], 1
+        for n in range(steps):
+            rates = [field(x, changed.times[:active, n]), *rates[: HISTORY - 1]]
+            more = 1 + int((changed.first <= n).sum())
+            if more > active:
+                x, *rates = (torch.cat([v, v[:1].expand(more - active, -1, -1)]) for v in (x, *rates))
+                active = more
+            gaps = changed.times[:active, n + 1] - changed.times[:active, n]
+            x = _stepped(x, rates, changed.rows[:active, n], gaps)
+            left = (x - exact.at(changed.times[:active, n + 1])) / exact.scale
+            if n + 1 < steps:
+                left = left * self.way(steps)
+            slopes = ((left[1:] - left[:1]) / changed.by[: active - 1, None, None] * root).flatten(1)
+            gram[: active - 1, : active - 1] += slopes @ slopes.T
+            pull[: active - 1] += slopes @ (rest[n, draws] * root).flatten()
+        self.field.evaluated += field.evaluated
+        return gram, pull
+
+
+@final
+@dataclass(frozen=True)
+class Changed:
+    """A rule, and the rule with each of P parameters changed.
+
+    Args:
+        times, rows: (1+P, N+1) and (1+P, N, 5).
+        by: the changes (P,).
+        first: the step that each changes first (P,).
+    """
+
+    times: Tensor
+    rows: Tensor
+    by: Tensor
+    first: Tensor
+
+    @staticmethod
+    def of(draft: Draft, moving: bool, epsilon: float) -> Changed:
+        places = _places(len(draft.rows), moving)
+        times = draft.times.repeat(1 + len(places), 1)
+        rows = draft.rows.repeat(1 + len(places), 1, 1)
+        by = torch.full((len(places),), epsilon, dtype=torch.float64, device=rows.device)
+        for number, (step, part) in enumerate(places):
+            if part == TIME:
+                # In units of the gap.
+                by[number] = epsilon * float(draft.times[step + 2] - draft.times[step])
+                times[1 + number, step + 1] += by[number]
+            else:
+                rows[1 + number, step, part] += by[number]
+        return Changed(times, rows, by, torch.tensor([step for step, _ in places], device=rows.device))
+
+
+@final
+class Descent:
+    """Levenberg's and Marquardt's method over all coefficients and interior times of a rule.
+
+    Where the effort does not pay for slopes of all draws in each of some iterations, each takes those of a part of the
+    draws, in turn, and adds them to what it remembers of the parts before.
+
+    Args:
+        target: what the rule is fitted to.
+        beside: other targets, which cost nothing to evaluate.
         moving: whether times may move.
     """
 
-    def __init__(self, field: Field, exact: Reference, aim: Aim, moving: bool = True) -> None:
-        self.field, self.exact, self.aim, self.moving = field, exact, aim, moving
-        # Differences have to stand out from what the model rounds.
-        self.epsilon = 1e-5 if field.precise else 1e-3
+    def __init__(self, target: Target, beside: Sequence[Target] = (), moving: bool = True) -> None:
+        self.targets, self.moving = (target, *beside), moving
         self.damping = 1e-3
 
     def run(self, draft: Draft, iterations: int, effort: int) -> Draft:
-        """At most so many iterations, and no more once so many states were evaluated."""
-        limit = self.field.evaluated + effort
-        rest = self._rest(draft)
-        for _ in range(iterations):
-            weight = self._weight(rest)
-            cost = self._cost(rest, weight)
-            gram, pull = self._slopes(draft, rest, weight)
-            for _ in range(5):
+        """At most so many iterations, and no more once so many states of the first target were evaluated."""
+        field, parts = self.targets[0].field, self._parts(len(draft.rows), effort)
+        limit = field.evaluated + effort
+        rests = [target.rest(draft) for target in self.targets]
+        gram = pull = torch.zeros((), dtype=torch.float64, device=draft.rows.device)
+        for turn in range(iterations):
+            weights = [target.weight(rest) for target, rest in zip(self.targets, rests, strict=True)]
+            kept = MEMORY if parts > 1 else 0.0
+            gram, pull = kept * gram, kept * pull
+            for found in self._slopes(draft, rests, weights, turn % parts, parts):
+                gram, pull = gram + found[0], pull + found[1]
+            before = self._cost(rests, weights)
+            for _ in range(TRIES):
                 moved = self._moved(draft, gram, pull)
-                found = self._rest(moved)
-                if self._cost(found, weight) < cost:
-                    draft, rest = moved, found
+                left = [target.rest(moved) for target in self.targets]
+                if self._cost(left, weights) < before:
+                    # What is remembered is a quadratic, whose slope is another at the new place.
+                    pull = pull + gram @ (self._vector(moved) - self._vector(draft))
+                    draft, rests = moved, left
                     self.damping = max(self.damping / 3, 1e-9)
                     break
                 self.damping *= 5
             else:
-                return draft
-            if self.field.evaluated > limit:
+                if parts == 1:
+                    return draft
+            if field.evaluated > limit:
                 return draft
         return draft
 
-    def _rest(self, draft: Draft) -> Tensor:
-        """What is left at every state, weighed: (N, B, D)."""
-        return self._left(ends(draft, self.field)[1:], draft.times[1:])
+    def _parts(self, steps: int, effort: int) -> int:
+        """Into how many parts the draws are cut so that the effort pays for some iterations."""
+        draws = len(self.targets[0].field)
+        return max(1, min(math.ceil(SOME * COST * steps**2 * draws / max(effort, 1)), draws // LEAST))
 
-    def _left(self, states: Tensor, times: Tensor) -> Tensor:
-        left = (states - self.exact.at(times)) / self.exact.scale
-        left[:-1] *= self._share(len(states))
-        return left
+    def _slopes(
+        self, draft: Draft, rests: list[Tensor], weights: list[Tensor], turn: int, parts: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each target: of a part of the draws of the first, and of all draws of the others."""
+        for number, (target, rest, weight) in enumerate(zip(self.targets, rests, weights, strict=True)):
+            changed = Changed.of(draft, self.moving, target.epsilon)
+            first, every = (turn, parts) if number == 0 else (0, 1)
+            draws = torch.arange(first, len(target.field), every, device=rest.device)
+            yield target.slopes(changed, rest, weight, draws)
 
-    def _share(self, steps: int) -> float:
-        return self.aim.way / math.sqrt(max(1, steps - 1))
+    def _cost(self, rests: list[Tensor], weights: list[Tensor]) -> float:
+        return sum(Target.cost(rest, weight) for rest, weight in zip(rests, weights, strict=True))
 
-    def _weight(self, rest: Tensor) -> Tensor:
-        """Of every draw (B,), the mean 1."""
-        square = rest.square().sum((0, 2))
-        weight = (square + square.median() + 1e-30) ** (-(2 - self.aim.power) / 2)
-        return weight / weight.mean()
-
-    @staticmethod
-    def _cost(rest: Tensor, weight: Tensor) -> float:
-        return float((rest.square().sum((0, 2)) * weight).sum())
-
-    def _slopes(self, draft: Draft, rest: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The products of slopes with each other (P, P) and with what is left (P,): only the steps after the one that
-        a parameter changes are walked again, those of all parameters side by side."""
-        field, steps = self.field, len(draft.rows)
-        places = _places(steps, self.moving)
-        times, rows, changes = self._changed(draft, places)
-        first = torch.tensor([step for step, _ in places], device=rows.device)
-        gram = torch.zeros(len(places), len(places), dtype=torch.float64, device=rows.device)
-        pull = torch.zeros(len(places), dtype=torch.float64, device=rows.device)
-        root = weight.sqrt()[:, None]
-        # The unchanged rule walks along as the first of them; parameters are sorted by the step that they change.
-        x, rates, active = field.x0[None], [], 1
-        for n in range(steps):
-            at = times[:active, n]
-            rates = [field(x, at), *rates[: HISTORY - 1]]
-            more = 1 + int((first <= n).sum())
-            if more > active:
-                x, *rates = (torch.cat([v, v[:1].expand(more - active, -1, -1)]) for v in (x, *rates))
-                active = more
-            gaps = times[:active, n + 1] - times[:active, n]
-            x = _stepped(x, rates, rows[:active, n], gaps)
-            left = (x - self.exact.at(times[:active, n + 1])) / self.exact.scale
-            if n + 1 < steps:
-                left = left * self._share(steps)
-            slopes = ((left[1:] - left[:1]) / changes[: active - 1, None, None] * root).flatten(1)
-            gram[: active - 1, : active - 1] += slopes @ slopes.T
-            pull[: active - 1] += slopes @ (rest[n] * root).flatten()
-        return gram, pull
-
-    def _changed(self, draft: Draft, places: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Times (1+P, N+1), rows (1+P, N, 5) and changes (P,): the rule, and the rule with each parameter changed."""
-        times = draft.times.repeat(1 + len(places), 1)
-        rows = draft.rows.repeat(1 + len(places), 1, 1)
-        changes = torch.full((len(places),), self.epsilon, dtype=torch.float64, device=rows.device)
-        for number, (step, part) in enumerate(places):
-            if part == TIME:
-                # In units of the gap.
-                changes[number] = self.epsilon * float(draft.times[step + 2] - draft.times[step])
-                times[1 + number, step + 1] += changes[number]
-            else:
-                rows[1 + number, step, part] += changes[number]
-        return times, rows, changes
+    def _vector(self, draft: Draft) -> Tensor:
+        """All parameters (P,)."""
+        places = _places(len(draft.rows), self.moving)
+        return torch.stack([draft.times[n + 1] if part == TIME else draft.rows[n, part] for n, part in places])
 
     def _moved(self, draft: Draft, gram: Tensor, pull: Tensor) -> Draft:
         scale = gram.diagonal().sqrt().clamp_min(1e-12)
