@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kept import ABSENT, read, table
+from kept import ABSENT, read, spread, table
 
 NAMES = ("ring", "separated", "overlapping", "anisotropic", "plane", "digits", "fashion", "fashion-dit")
 
@@ -175,8 +175,13 @@ def cost_table() -> str:
         states = free["states evaluated to compile"]
         machine = found["machine"]["accelerator"] or found["machine"]["processor"]
         seconds = free["compiled in seconds"] / len(states)
-        rows.append([free["title"], f"{seconds:.1f}", ", ".join(f"{b}: {n:,}" for b, n in states.items()), machine])
-    return table(["", "seconds a budget", "states evaluated, by budget", "on"], rows) if rows else ABSENT
+        timed = next(iter(free["scales"].values()))
+        faster = spread(timed["times faster than Euler-50"], ".1f") if "times faster than Euler-50" in timed else ""
+        pays = timed.get("pays after samples")
+        costs = ", ".join(f"{budget}: {count:,}" for budget, count in states.items())
+        rows.append([free["title"], f"{seconds:.1f}", costs, faster, f"{pays:,.0f}" if pays else "", machine])
+    head = ["", "seconds a budget", "states evaluated, by budget", "8 evaluations, times faster", "pays after", "on"]
+    return table(head, rows) if rows else ABSENT
 
 
 TABLES = {
