@@ -45,6 +45,25 @@ def test_batches_of_64_16_and_1_agree(trained: Callable[..., Path], net: str) ->
     torch.testing.assert_close(single, whole, rtol=0, atol=1e-5)
 
 
+def test_a_compiled_network_draws_the_same(
+    rheos: Any, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    eager = torch.nn.Module.compile
+
+    def compile_eagerly(module: torch.nn.Module) -> None:
+        compiled.append(module)
+        eager(module, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    torch.compiler.reset()
+    for name, words in (("a.npz", ()), ("b.npz", ("--compile",))):
+        rheos.done("sample", toy, "--n", 5, "--seed", 7, *words, "--out", tmp_path / name)
+    assert len(compiled) == 1
+    a, b = (np.load(tmp_path / name)["samples"] for name in ("a.npz", "b.npz"))
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_samples(rheos: Any, labelled: Path, tmp_path: Path, solver: str) -> None:
     ended = rheos.done("sample", labelled, "--n", 3, "--solver", solver, "--out", tmp_path / "x.npz")

@@ -146,6 +146,7 @@ def _sample(commands: Any) -> None:
     add("--label", nargs="+", metavar="CLASS", help="classes, by name or number; several are taken in turn")
     add("--out", type=Path, metavar="FILE", help=".png a grid, .npz arrays, .csv points, a folder one file a sample")
     add("--zero-star", dest="zero_star", action="store_true", help="CFG-Zero* instead of plain guidance")
+    add("--compile", action="store_true", help="compile the network with torch.compile: pays with many samples")
     _sampling(parser)
 
 

@@ -36,6 +36,8 @@ def sample(args: argparse.Namespace) -> int:
     literal = args.steps is not None or any(getattr(args, key) is not None for key in ("solver", "grid", "noise"))
     found = None if literal else by_plan(run, recipe, network, args.evaluations)
     recipe, entry = (recipe, None) if found is None else found
+    if args.compile:
+        network.compile()
     began = time.perf_counter()
     sampler = Sampler(recipe, network, args.seed, args.batch)
     drawn = sampler.draw(args.n, labels, steps=args.steps, evaluations=args.evaluations)
