@@ -109,8 +109,9 @@ def _each(found: Scenes, low: int, high: int) -> Iterator[tuple[str, Mapping[str
 
 
 def _p95(found: Scenes) -> list[list[str]]:
-    verdicts = {place: row["plan"]["p95"] <= best(row, "p95")[1] for place, row in _each(found, 4, 50)}
-    return _told("a 95th percentile no worse than the best of all others, 4 to 50 evaluations", verdicts)
+    # Percentiles of some thousand draws are uncertain by more.
+    verdicts = {place: row["plan"]["p95"] <= 1.05 * best(row, "p95")[1] for place, row in _each(found, 4, 50)}
+    return _told("a 95th percentile no worse (by 5 %) than the best of all others, 4 to 50 evaluations", verdicts)
 
 
 def _median(found: Scenes) -> list[list[str]]:
