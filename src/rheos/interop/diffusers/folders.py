@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import warnings
@@ -131,9 +132,8 @@ def _place(name: str) -> Path | None:
     """The folder that a model was loaded from: itself, or its snapshot among the files of the hub."""
     if not name or Path(name).is_dir():
         return Path(name) if name else None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "model_index.json")
+    # It comes with diffusers.
+    found = importlib.import_module("huggingface_hub").try_to_load_from_cache(name, "model_index.json")
     return Path(found).parent if isinstance(found, str) else None
 
 
