@@ -10,9 +10,10 @@ import torch
 
 from rheos import nn
 from rheos.core import InputError
+from rheos.dynamics import Flow
 from rheos.guidance import ClassifierFree, ZeroStar
 from rheos.recipes import Sampler, decode, encode, images, planning, toy
-from rheos.recipes.planning import compiled, guidance_scale, planned
+from rheos.recipes.planning import affordable, compiled, guidance_scale, planned
 from rheos.solvers.plans import field, fingerprint
 
 
@@ -22,6 +23,26 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     for place in (planning, importlib.import_module("rheos.solvers.plans.calibrate")):
         monkeypatch.setattr(place, "JUDGED", 12)
     monkeypatch.setattr(field, "KEPT", 16)
+
+
+def test_a_fit_may_take_half_a_minute_of_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(0.05 * n for n in range(100))
+    monkeypatch.setattr(planning.time, "perf_counter", lambda: next(clock))
+    seen: list[int] = []
+
+    def velocity(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return x * label[:, None]
+
+    flow, noise, labels = Flow(velocity), torch.zeros(300, 2), torch.arange(300) % 3
+    # 256 states in .05 s are 153,600 in half a minute.
+    assert affordable(flow, noise, labels) == 2**17
+    assert set(seen) == {256}
+    slow = iter(100.0 * n for n in range(100))
+    monkeypatch.setattr(planning.time, "perf_counter", lambda: next(slow))
+    assert affordable(flow, noise, labels) == 2**14
+    monkeypatch.setattr(planning.time, "perf_counter", lambda: 1e-6 * next(slow))
+    assert affordable(flow, noise, labels) == 400_000
 
 
 def test_a_network_of_classes_under_guidance() -> None:

@@ -201,7 +201,8 @@ class TestFit:
             found.append(Figures.of(ends(last, given)[-1], exact).together)
         assert spent[1] < 0.6 * spent[0]
         assert found[1] < 0.9 * Figures.of(ends(first, given)[-1], exact).together
-        assert found[1] < 2 * found[0]
+        # Without a right memory of the other parts it ends 1.6 times as far.
+        assert found[1] < 1.3 * found[0]
 
     def test_single_gaussians_are_integrated_well_beside_what_is_fitted(self) -> None:
         given, path = field(2, 48), Affine(VariancePreserving())

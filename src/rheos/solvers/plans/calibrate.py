@@ -123,7 +123,8 @@ class _Bench:
         self.judges = self._part(noise, cond, slice(-judged, None)) if sharp else self.pool
         self.noise, self.cond, self.sharp, self.draws = noise, cond, sharp, draws
         self.easy = None if sharp else gaussians(path, noise.device)
-        self.tuning = self._part(noise, cond, slice(0, min(draws, TUNED)))
+        some = torch.arange(min(draws, TUNED), device=noise.device)
+        self.tuning = self.fitted[0].part(some), self.fitted[1].part(some)
 
     def _part(self, noise: Tensor, cond: Cond | None, part: slice) -> tuple[Field, Reference]:
         rows = torch.arange(len(noise), device=noise.device)[part]
@@ -169,13 +170,13 @@ class _Bench:
             left = limit - field.evaluated
             if left > COST * budget**2 * LEAST:
                 drafts.append(self._descent(field, exact, aim).run(first, ITERATIONS, left))
-        return [*drafts, self._sharpened(drafts)] if self.sharp else drafts
+        return [*drafts, self._sharpened(drafts, effort)] if self.sharp else drafts
 
     def _descent(self, field: Field, exact: Reference, aim: Aim) -> Descent:
         beside = [Target(*self.easy, Aim(2, aim.way), BESIDE * len(field) / len(self.easy[0]))] if self.easy else []
         return Descent(Target(field, exact, aim), beside, self.grid is None)
 
-    def _sharpened(self, drafts: list[Draft]) -> Draft:
+    def _sharpened(self, drafts: list[Draft], effort: int) -> Draft:
         """The best of rules, after it has learned from the draws on which it was worst."""
         pool, exact = self.pool
         best = min(drafts, key=lambda draft: Figures.of(ends(draft, pool)[-1], exact).together)
@@ -184,7 +185,7 @@ class _Bench:
             errors = (ends(best, pool)[-1] - exact.end).square().sum(1)
             rows = torch.cat([rows, self.draws + errors.topk(min(WORST, len(errors))).indices]).unique()
             field, aimed = self._rows(self.noise, self.cond, rows)
-            best = self._descent(field, aimed, AIMS[0]).run(best, AFTER, EFFORT)
+            best = self._descent(field, aimed, AIMS[0]).run(best, AFTER, effort)
             self.fitted[0].evaluated += field.evaluated
         return best
 
