@@ -38,6 +38,18 @@ def best(row: Mapping[str, Any], figure: str) -> tuple[str, float]:
     return name, found[name][figure]
 
 
+def headlines() -> list[str]:
+    """A row of README.md: what 8 evaluations are worth."""
+    rows = [(figures, figures["budgets"]["8"]) for _, figures in scenes() if "8" in figures["budgets"]]
+    if not rows:
+        return []
+    gains = [best(row, "median")[1] / row["plan"]["median"] for _, row in rows]
+    euler = [row["plan"]["p95"] / figures[EULER]["p95"] for figures, row in rows]
+    what = f"8 evaluations: median error of the best other solver over a compiled plan's ({len(rows)} cases)"
+    beside = f"95th percentile {spread(euler, '.2f')} of Euler's in 50"
+    return [f"| {what} | {spread(gains, '.1f')} | {beside} |"]
+
+
 def few_table() -> str:
     """A table a case: the plan and the best of all others in each figure."""
     parts = []

@@ -33,6 +33,7 @@ def results_table() -> str:
         score = result["score"]
         lines.append(f"| planted faults that the tests find | {100 * score:.1f} % | of {result['judged']} mutants |")
     lines += coupling_tables.headlines()
+    lines += few_tables.headlines()
     machines = sorted({_machine(result) for name in _names() if (result := read(name)) is not None})
     return "\n".join([*lines, "", f"On: {'; '.join(machines)}."])
 
