@@ -27,7 +27,7 @@ JUDGED = 384
 """Noises that they are judged on, at least."""
 
 AIMS = (Aim(1, 0.3), Aim(1, 0.1), Aim(2, 0.3))
-"""What the second stage is tried with, one after the other while the effort lasts."""
+"""What the second stage is tried with, each with as much of the effort."""
 
 TUNED = 24
 """Of them those on which grids of the classical solvers are chosen."""
@@ -166,8 +166,8 @@ class _Bench:
         first = step_by_step(self.grids(budget), field, exact)
         limit = field.evaluated + effort
         drafts = [first]
-        for aim in AIMS:
-            left = limit - field.evaluated
+        for tried, aim in enumerate(AIMS):
+            left = (limit - field.evaluated) // (len(AIMS) - tried)
             if left > COST * budget**2 * LEAST:
                 drafts.append(self._descent(field, exact, aim).run(first, ITERATIONS, left))
         return [*drafts, self._sharpened(drafts, effort)] if self.sharp else drafts
