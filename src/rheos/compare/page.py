@@ -127,4 +127,5 @@ def _grid(sides: Mapping[str, Any], pictures: Mapping[str, Mapping[int, Path]]) 
             shown = html.picture(files[budget].read_bytes(), caption, samples=True) if budget in files else ""
             cells.append(f"<td>{shown}</td>")
         rows.append(f"<tr><th>{budget}</th>{''.join(cells)}</tr>")
-    return f"<table class=samples><tr><th>evaluations</th>{head}</tr>{''.join(rows)}</table>"
+    head = f"<thead><tr><th>evaluations</th>{head}</tr></thead>"
+    return f"<table class=samples>{head}<tbody>{''.join(rows)}</tbody></table>"

@@ -20,7 +20,8 @@ dd {{ margin: 0; }} img {{ max-width: 100%; }} img.samples {{ image-rendering: p
 table.samples {{ table-layout: fixed; }} table.samples th:first-child {{ width: 6.5rem; }}
 table.samples img {{ width: 100%; }}
 .remark {{ border-left: 4px solid #bf8700; padding-left: .8rem; }}
-@media print {{ body {{ margin: 0; font-size: 11pt; }} img, tr {{ break-inside: avoid; }} }}
+@media print {{ body {{ margin: 0; font-size: 11pt; }} img, tr {{ break-inside: avoid; }}
+h2, h3, thead {{ break-after: avoid; }} }}
 </style></head><body>
 {body}
 </body></html>
@@ -36,7 +37,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Text in cells."""
     first = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-    return f"<table><tr>{first}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def picture(data: bytes, caption: str, *, samples: bool = False) -> str:
