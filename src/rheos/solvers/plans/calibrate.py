@@ -27,7 +27,7 @@ JUDGED = 384
 """Noises that they are judged on, at least."""
 
 AIMS = (Aim(1, 0.3), Aim(1, 0.1), Aim(2, 0.3))
-"""What the second stage is tried with, each with as much of the effort."""
+"""What the second stage is tried with: each with half of the effort that is left, the last with the rest."""
 
 TUNED = 24
 """Of them those on which grids of the classical solvers are chosen."""
@@ -166,8 +166,9 @@ class _Bench:
         first = step_by_step(self.grids(budget), field, exact)
         limit = field.evaluated + effort
         drafts = [first]
-        for tried, aim in enumerate(AIMS):
-            left = (limit - field.evaluated) // (len(AIMS) - tried)
+        for aim in AIMS:
+            left = limit - field.evaluated
+            left = left if aim is AIMS[-1] else left // 2
             if left > COST * budget**2 * LEAST:
                 drafts.append(self._descent(field, exact, aim).run(first, ITERATIONS, left))
         return [*drafts, self._sharpened(drafts, effort)] if self.sharp else drafts
