@@ -84,10 +84,10 @@ class Case:
         return torch.cat(parts)
 
 
-def in_parts(noise: Tensor, cond: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
-    """A batch in parts of at most ROWS."""
-    conds = [None] * math.ceil(len(noise) / ROWS) if cond is None else cond.split(ROWS)
-    return list(zip(noise.split(ROWS), conds, strict=True))
+def in_parts(noise: Tensor, cond: Tensor | None, rows: int = ROWS) -> list[tuple[Tensor, Tensor | None]]:
+    """A batch in parts of at most so many rows."""
+    conds = [None] * math.ceil(len(noise) / rows) if cond is None else cond.split(rows)
+    return list(zip(noise.split(rows), conds, strict=True))
 
 
 def _mixture(title: str, mix: GaussianMixture, count: int = 4096) -> Case:

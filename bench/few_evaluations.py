@@ -193,7 +193,8 @@ def tea_cache(setting: Setting, budget: int) -> Ready | None:
 def fast_flow(each: bool) -> Callable[[Setting, int], Ready | None]:
     """A bandit a grid, which learns once for all budgets; then the price of a step that brings it nearest to a budget
     from below."""
-    learned: dict[tuple[int, float | None], list[tuple[Bandit, Tensor]]] = {}
+    # The setting stands beside what was learned: while it lives, no other has its id.
+    learned: dict[int, tuple[Setting, list[tuple[Bandit, Tensor]]]] = {}
 
     def bandits(setting: Setting) -> list[tuple[Bandit, Tensor]]:
         found, flow = [], setting.case.widened(setting.scale)
@@ -201,18 +202,17 @@ def fast_flow(each: bool) -> Callable[[Setting, int], Ready | None]:
             bandit = Bandit.fresh(FINE)
             for _ in range(GENERATIONS):
                 # Small batches: in each of them one arm is played.
-                for x, c in zip(*_split(setting.noise, setting.cond), strict=True):
+                for x, c in in_parts(setting.noise, setting.cond, 16):
                     solution = integrate(FastFlow(bandit, True, each), flow, x, fine, c)
                     bandit = solution.memory.own.bandit
             found.append((bandit, fine))
         return found
 
     def tuned(setting: Setting, budget: int) -> Ready | None:
-        key = (id(setting), setting.shift)
-        if key not in learned:
-            learned[key] = bandits(setting)
+        if id(setting) not in learned:
+            learned[id(setting)] = setting, bandits(setting)
         tried = []
-        for bandit, fine in learned[key]:
+        for bandit, fine in learned[id(setting)][1]:
             assert bandit.mu is not None
             for price in PRICES:
                 ready = Ready(FastFlow(bandit.priced(price * bandit.mu), each=each), fine)
@@ -221,11 +221,6 @@ def fast_flow(each: bool) -> Callable[[Setting, int], Ready | None]:
         return best(setting, tried)
 
     return tuned
-
-
-def _split(noise: Tensor, cond: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
-    parts = noise.split(16)
-    return parts, [None] * len(parts) if cond is None else cond.split(16)
 
 
 def dopri5(setting: Setting, budget: int) -> Ready | None:

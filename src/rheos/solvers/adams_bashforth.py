@@ -12,15 +12,13 @@ from typing import final
 
 from torch import Tensor
 
-from ..core.protocols import Dynamics, S, Step
-from ..core.rng import Rng
-from ..core.tree import combine
-from .multistep import Multistep, Past, interpolant, known_points
+from ..core.protocols import Dynamics, S
+from .multistep import RateMultistep, interpolant, known_points
 
 
 @final
 @dataclass(frozen=True)
-class AdamsBashforth(Multistep[S]):
+class AdamsBashforth(RateMultistep[S]):
     """Adams-Bashforth, one evaluation a step.
 
     Ramp: the first steps use the rates there are, orders 1, 2, ... The first of them is Euler's, with an error of order
@@ -40,14 +38,6 @@ class AdamsBashforth(Multistep[S]):
 
     def table(self, dynamics: Dynamics[S], grid: Tensor) -> list[list[float]]:
         return coefficients(grid.tolist(), known_points(dynamics, grid), self.order)
-
-    def step(
-        self, dynamics: Dynamics[S], x: S, t: Tensor, s: Tensor, memory: Past | tuple[()] = (), rng: Rng | None = None
-    ) -> Step[S]:
-        memory, row = self.row(memory)
-        rates = (dynamics.rate(x, t, s), *memory.values)
-        x = dynamics.move(x, combine(row, rates), t, s, rng)
-        return Step(x, s, Past(memory.table, memory.place + 1, rates[: self.kept]))
 
 
 def coefficients(

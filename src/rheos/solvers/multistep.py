@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.protocols import Dynamics, S
-from ..core.tree import Tree, leaves, transform
+from ..core.protocols import Dynamics, S, Step
+from ..core.rng import Rng
+from ..core.tree import Tree, combine, leaves, transform
 from .base import FixedStep, require_fixed_size
 
 
@@ -76,6 +77,19 @@ class Multistep(FixedStep[S]):
                 f"{type(self).__name__} takes its steps from a memory; begin with start(dynamics, x, grid)."
             )
         return memory, memory.table.index_select(0, memory.place).view(-1).unbind()
+
+
+@dataclass(frozen=True)
+class RateMultistep(Multistep[S]):
+    """One that moves along a weighted sum of the latest rates, its own first. To add one, write ``table``."""
+
+    def step(
+        self, dynamics: Dynamics[S], x: S, t: Tensor, s: Tensor, memory: Past | tuple[()] = (), rng: Rng | None = None
+    ) -> Step[S]:
+        memory, row = self.row(memory)
+        rates = (dynamics.rate(x, t, s), *memory.values)
+        x = dynamics.move(x, combine(row, rates), t, s, rng)
+        return Step(x, s, Past(memory.table, memory.place + 1, rates[: self.kept]))
 
 
 def interpolant(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:

@@ -17,16 +17,14 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.protocols import Dynamics, S, Step
-from ..core.rng import Rng
-from ..core.tree import combine
+from ..core.protocols import Dynamics, S
 from .base import require_grid
-from .multistep import Multistep, Past
+from .multistep import RateMultistep
 
 
 @final
 @dataclass(frozen=True)
-class SkippedEuler(Multistep[S]):
+class SkippedEuler(RateMultistep[S]):
     """Euler on ``fine``, evaluated at ``points``. The first step has one rate, which it holds.
 
     Args:
@@ -70,11 +68,3 @@ class SkippedEuler(Multistep[S]):
             slope = lever / gap / (at - self.fine[before])
             rows.append([1 + slope, -slope])
         return rows
-
-    def step(
-        self, dynamics: Dynamics[S], x: S, t: Tensor, s: Tensor, memory: Past | tuple[()] = (), rng: Rng | None = None
-    ) -> Step[S]:
-        memory, row = self.row(memory)
-        rates = (dynamics.rate(x, t, s), *memory.values)
-        x = dynamics.move(x, combine(row, rates), t, s, rng)
-        return Step(x, s, Past(memory.table, memory.place + 1, rates[: self.kept]))

@@ -23,11 +23,9 @@ from typing import Literal, final
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.protocols import Dynamics, S, Step
-from ..core.rng import Rng
-from ..core.tree import combine
+from ..core.protocols import Dynamics, S
 from .adams_bashforth import coefficients
-from .multistep import Multistep, Past, known_points
+from .multistep import RateMultistep, known_points
 from .runge_kutta import RungeKutta, Tableau
 
 
@@ -80,7 +78,7 @@ class Stabilised(RungeKutta[S]):
 
 @final
 @dataclass(frozen=True)
-class Stork(Multistep[S]):
+class Stork(RateMultistep[S]):
     """STORK for velocities, one evaluation a step.
 
     STORK-2 stands on the rule above. Its nodes are the rule's own; with those of the Runge-Kutta-Legendre rule instead
@@ -118,14 +116,6 @@ class Stork(Multistep[S]):
 
     def table(self, dynamics: Dynamics[S], grid: Tensor) -> list[list[float]]:
         return coefficients(grid.tolist(), known_points(dynamics, grid), self.derivatives + 1, self._moments())
-
-    def step(
-        self, dynamics: Dynamics[S], x: S, t: Tensor, s: Tensor, memory: Past | tuple[()] = (), rng: Rng | None = None
-    ) -> Step[S]:
-        memory, row = self.row(memory)
-        rates = (dynamics.rate(x, t, s), *memory.values)
-        x = dynamics.move(x, combine(row, rates), t, s, rng)
-        return Step(x, s, Past(memory.table, memory.place + 1, rates[: self.kept]))
 
     def _moments(self) -> list[float]:
         """What the rule makes of the integrals of u**m from 0 to 1."""
