@@ -14,6 +14,7 @@ import claims
 import compare_tables
 import coupling_tables
 import few_tables
+import pipeline_tables
 from kept import RESULTS, read, spread
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,6 +102,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "compared": compare_tables.compared,
     **coupling_tables.TABLES,
     **few_tables.TABLES,
+    **pipeline_tables.TABLES,
 }
 
 
