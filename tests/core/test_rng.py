@@ -232,6 +232,7 @@ def test_streams_are_named_by_fixed_numbers() -> None:
         "PROBE": 9,
         "WEIGHTS": 10,
         "PATH": 11,
+        "END": 12,
     }
 
 

@@ -34,12 +34,19 @@ def launch(out: Path, world: int, *options: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("accumulate", "coupling"),
-    [pytest.param("1", "independent", marks=pytest.mark.slow), ("2", "independent"), ("2", "ot")],
+    ("accumulate", "coupling", "objective"),
+    [
+        pytest.param("1", "independent", "matching", marks=pytest.mark.slow),
+        ("2", "independent", "matching"),
+        ("2", "ot", "matching"),
+        # Its targets are forward-mode derivatives, which no exchange of gradients may miss.
+        ("1", "independent", "lagrangian"),
+    ],
 )
-def test_two_processes_equal_one(tmp_path: Path, accumulate: str, coupling: str) -> None:
-    launch(tmp_path / "one", 1, "--coupling", coupling)
-    launch(tmp_path / "two", 2, "--accumulate", accumulate, "--coupling", coupling)
+def test_two_processes_equal_one(tmp_path: Path, accumulate: str, coupling: str, objective: str) -> None:
+    options = ("--coupling", coupling, "--objective", objective)
+    launch(tmp_path / "one", 1, *options)
+    launch(tmp_path / "two", 2, "--accumulate", accumulate, *options)
     for part in ("model", "ema", "power"):
         path = f"checkpoints/step-0000{STEPS}/{part}.safetensors"
         one, two = load_file(tmp_path / "one" / path), load_file(tmp_path / "two" / path)
@@ -52,5 +59,5 @@ def test_two_processes_equal_one(tmp_path: Path, accumulate: str, coupling: str)
         curves.append([[v for k, v in line.items() if k not in CLOCK] for line in lines])
     torch.testing.assert_close(torch.tensor(curves[1]), torch.tensor(curves[0]), rtol=1e-4, atol=1e-5)
     # One process goes on with what two began.
-    launch(tmp_path / "two", 1, "--steps", "40", "--coupling", coupling)
+    launch(tmp_path / "two", 1, "--steps", "40", *options)
     assert (tmp_path / "two" / "checkpoints/step-000040").is_dir()

@@ -20,6 +20,7 @@ from rheos.core import RheosError, Rng
 from rheos.couplings import BatchOT, Independent, PairStore
 from rheos.data import Shuffled, Tensors
 
+OBJECTIVES = {"matching": objectives.Matching, "lagrangian": objectives.lagrangian, "shortcut": objectives.shortcut}
 COUPLINGS = {"independent": Independent(), "ot": BatchOT(), "store": PairStore(BatchOT())}
 
 
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--coupling", choices=COUPLINGS, default="independent")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="matching")
     parser.add_argument("--checkpoint-every", type=int, default=20)
     parser.add_argument("--largest-file", type=int, default=0)
     given = parser.parse_args()
@@ -44,7 +46,8 @@ def main() -> int:
     data = Tensors(rng.rows(torch.arange(200)).normal(3), labels)
     with nn.seeded(2):
         # Dropout, so that a run whose masks were not resumed would differ.
-        network = nn.MLP(3, 16, 2, classes=4, dropout=0.0 if "WORLD_SIZE" in os.environ else 0.1)
+        dropout = 0.0 if "WORLD_SIZE" in os.environ else 0.1
+        network = nn.MLP(3, 16, 2, classes=4, dropout=dropout, two_times=given.objective != "matching")
     settings = training.Training(
         steps=given.steps,
         batch=16,
@@ -64,7 +67,7 @@ def main() -> int:
     try:
         training.fit(
             network,
-            objectives.Matching(coupling=coupling),
+            OBJECTIVES[given.objective](coupling=coupling),
             data,
             Shuffled(len(data)),
             settings,

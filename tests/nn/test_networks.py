@@ -242,3 +242,39 @@ def test_a_network_without_conditions_says_how_to_get_them(build):
         net(x, torch.tensor(0.5), torch.randn(B, D + 1))
     with pytest.raises(InputError, match="floating"):
         net(x, torch.tensor(0.5), {"vector": torch.ones(B, D, dtype=torch.long)})
+
+
+def test_a_network_of_two_times_begins_as_that_of_one(build):
+    net, x = build(classes=K)
+    knows, _ = build(classes=K, two_times=True)
+    missing = knows.load_state_dict(net.state_dict(), strict=False)
+    assert missing.missing_keys
+    assert all(name.startswith("embedding.gap.") for name in missing.missing_keys)
+    knows.embedding.still()
+    t, y = Rng(3).uniform(B), torch.arange(B) % K
+    for end in ({}, {"s": t}, {"s": torch.tensor(1.0)}, {"s": 0.2}):
+        torch.testing.assert_close(knows(x, t, y, **end), net(x, t, y))
+
+
+def test_the_end_of_a_step_counts_and_without_one_there_is_no_gap(build):
+    net, x = build(two_times=True)
+    t, s = Rng(3).uniform(B), Rng(4).uniform(B)
+    whole = net(x, t, s=s)
+    torch.testing.assert_close(net(x, t), net(x, t, s=t))
+    assert (whole - net(x, t)).flatten(1).norm(dim=1).min() > 1e-3
+    # Forward and backward steps of one length differ.
+    assert (net(x, t, s=t + 0.2) - net(x, t, s=t - 0.2)).flatten(1).norm(dim=1).min() > 1e-3
+    torch.testing.assert_close(net(x[1:2], t[1:2], s=s[1:2]), whole[1:2], atol=1e-5, rtol=1e-5)
+    one = net(x, torch.tensor(0.3), s=torch.tensor(0.6))
+    torch.testing.assert_close(one, net(x, torch.full((B,), 0.3), s=torch.full((B,), 0.6)), atol=1e-5, rtol=1e-5)
+
+
+def test_the_end_of_a_step_is_refused_where_it_does_not_fit(build):
+    net, x = build()
+    with pytest.raises(InputError, match="two_times=True"):
+        net(x, torch.tensor(0.2), s=torch.tensor(0.5))
+    net, x = build(two_times=True)
+    with pytest.raises(ShapeError, match="prefix"):
+        net(x, torch.tensor(0.2), s=torch.rand(B + 1))
+    with pytest.raises(ShapeError, match="one time"):
+        net(x, torch.tensor(0.2), s=torch.rand(x.shape[:2]))

@@ -15,6 +15,9 @@ from rheos import objectives
 from rheos.core import CheckpointError, InputError, Loss, RheosError
 from rheos.couplings import Independent
 from rheos.data import Tensors
+from rheos.nn import MLP, seeded
+from rheos.objectives import FlowMapMatching, lagrangian, mean_flow, shortcut
+from rheos.objectives.derivative import Derivative
 from rheos.training import Fitted, Stopped, checkpoint, load_weights, rebuild
 from rheos.training.journal import CLOCK
 from rheos.training.signals import Interrupt
@@ -278,6 +281,49 @@ def test_half_precision_and_compiled_layouts_train(tmp_path: Path, train: Train,
     assert {p.dtype for p in half.network.parameters()} == {torch.float32}
     assert not torch.equal(weights(half.network), weights(plain.network))
     torch.testing.assert_close(weights(half.network), weights(plain.network), rtol=0, atol=0.05)
+
+
+def mapped() -> nn.Module:
+    """A fresh network of two times, the same each time."""
+    with seeded(2):
+        return MLP(3, 12, 2, classes=4, two_times=True)
+
+
+@pytest.mark.parametrize("how", ["exact", "difference"])
+def test_a_flow_map_goes_on_as_if_it_was_never_stopped(tmp_path: Path, train: Train, how: Derivative) -> None:
+    """Its targets are made by the average, which a checkpoint must bring back as it was."""
+    objective = lagrangian(how=how, ramp=100)
+    train(tmp_path / "whole", network=mapped(), objective=objective)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", network=mapped(), objective=objective, sample_every=1, draw_samples=stop_after(13))
+    train(tmp_path / "cut", network=mapped(), objective=objective)
+    assert traces(tmp_path / "cut") == traces(tmp_path / "whole")
+
+
+def test_an_objective_is_shown_the_average(tmp_path: Path, train: Train) -> None:
+    @dataclass(frozen=True)
+    class Seeing(Spoiled):
+        def __call__(self, model: Any, x1: Tensor, cond: Any = None, rng: Any = None, **given: Any) -> Loss:
+            seen.append((given["state"], [p.clone() for p in given["state"].parameters()]))
+            return self.inner(model, x1, cond, rng, **given)
+
+    seen: list[Any] = []
+    fitted = train(tmp_path, objective=Seeing(()), ema_decay=0.5)
+    average, last = seen[-1]
+    assert average is fitted.average
+    assert not any(p.requires_grad for p in average.parameters())
+    assert not all(torch.equal(a, b) for a, b in zip(last, fitted.average.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(last, seen[0][1], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [mean_flow, lagrangian, shortcut])
+def test_a_compiled_flow_map_is_the_same_to_rounding(
+    tmp_path: Path, train: Train, weights: Weights, make: Callable[[], FlowMapMatching]
+) -> None:
+    plain = train(tmp_path / "plain", network=mapped(), objective=make())
+    fast = train(tmp_path / "fast", network=mapped(), objective=make(), compile=True)
+    torch.testing.assert_close(weights(fast.network), weights(plain.network), rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow

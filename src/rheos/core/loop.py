@@ -31,8 +31,8 @@ class Conditioned:
     model: Model
     cond: Cond
 
-    def __call__(self, x: Any, *args: Any) -> Any:
-        return self.model(x, *args, self.cond)
+    def __call__(self, x: Any, *args: Any, **end: Any) -> Any:
+        return self.model(x, *args, self.cond, **end)
 
     def over(self, wrap: Callable[[Model], Model]) -> Model:
         return Conditioned(over(self.model, wrap), self.cond)
@@ -45,9 +45,9 @@ class Counted:
     def __init__(self, model: Model, tally: list[int]) -> None:
         self.model, self.tally = model, tally
 
-    def __call__(self, x: Any, *args: Any) -> Any:
+    def __call__(self, x: Any, *args: Any, **end: Any) -> Any:
         self.tally[0] += 1
-        return self.model(x, *args)
+        return self.model(x, *args, **end)
 
     def over(self, wrap: Callable[[Model], Model]) -> Model:
         return Counted(over(self.model, wrap), self.tally)

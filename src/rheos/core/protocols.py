@@ -27,7 +27,8 @@ Memory = Any
 """What a solver remembers between steps: a tree of tensors of fixed shapes."""
 
 Model = Callable[..., Any]
-"""A network, or a network under guidance: ``model(x, t, cond)``, or ``model(x, t)`` when nothing conditions it."""
+"""A network, or a network under guidance: ``model(x, t, cond)``, or ``model(x, t)`` when nothing conditions it. That of
+a flow map is also told where a step ends, ``model(x, t, cond, s=s)``; without, it is asked for the velocity."""
 
 
 def over(model: Model, wrap: Callable[[Model], Model]) -> Model:
@@ -215,7 +216,9 @@ class Objective(Protocol[S]):
         x0: S | None = None,
         t: Tensor | None = None,
         state: Any = None,
-    ) -> Loss: ...
+    ) -> Loss:
+        """The loss of every row. ``state`` is the average of the network over training, where a trainer keeps one."""
+        ...
 
     def draw(self, rng: Rng, like: S) -> tuple[S, Tensor]:
         """The noise and the times of these rows; the trainer draws them for many steps at once."""

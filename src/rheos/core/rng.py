@@ -40,6 +40,7 @@ class Stream(IntEnum):
     PROBE = 9
     WEIGHTS = 10
     PATH = 11
+    END = 12
 
 
 @final

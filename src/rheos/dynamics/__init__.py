@@ -5,8 +5,10 @@ from .ancestral import Ancestral
 from .diffusion import Diffusion
 from .drift import ScoredDiffusion
 from .flow import Flow
+from .flow_map import FlowMap
 from .likelihood import Likelihood, likelihood, log_likelihood, sample_with_log_prob
-from .noise import AncestralNoise, DiffusionNoise, Noise
+from .noise import AncestralNoise, DiffusionNoise, Noise, RestartNoise
+from .restarted import Restarted
 
 __all__ = [
     "Ancestral",
@@ -14,8 +16,11 @@ __all__ = [
     "Diffusion",
     "DiffusionNoise",
     "Flow",
+    "FlowMap",
     "Likelihood",
     "Noise",
+    "RestartNoise",
+    "Restarted",
     "ScoredDiffusion",
     "integrate_adjoint",
     "likelihood",

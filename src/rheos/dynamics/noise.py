@@ -14,12 +14,14 @@ from ..schedules import Schedule
 from .ancestral import Ancestral
 from .diffusion import Convertible, Diffusion
 from .flow import Flow
+from .flow_map import FlowMap
+from .restarted import Restarted
 
 
 class Noise(Protocol):
-    """A dynamics with the marginals of a flow that was learned on ``path``."""
+    """A dynamics with the marginals of a flow, or of the flow of a map, that was learned on ``path``."""
 
-    def __call__(self, flow: Flow, path: Convertible) -> Dynamics[Tensor]: ...
+    def __call__(self, flow: Flow | FlowMap, path: Convertible) -> Dynamics[Tensor]: ...
 
 
 @final
@@ -38,8 +40,8 @@ class AncestralNoise:
     def __post_init__(self) -> None:
         _require_share(self.eta, most=1.0)
 
-    def __call__(self, flow: Flow, path: Convertible) -> Ancestral:
-        return Ancestral(flow, path, self.eta, self.wide)
+    def __call__(self, flow: Flow | FlowMap, path: Convertible) -> Ancestral:
+        return Ancestral(_velocity(flow), path, self.eta, self.wide)
 
 
 @final
@@ -57,8 +59,40 @@ class DiffusionNoise:
     def __post_init__(self) -> None:
         _require_share(self.eta, most=float("inf"))
 
-    def __call__(self, flow: Flow, path: Convertible) -> Diffusion:
-        return Diffusion(flow, path, _Coefficient(path.schedule, self.eta))
+    def __call__(self, flow: Flow | FlowMap, path: Convertible) -> Diffusion:
+        return Diffusion(_velocity(flow), path, _Coefficient(path.schedule, self.eta))
+
+
+@final
+@dataclass(frozen=True)
+class RestartNoise:
+    """The steps of :class:`~rheos.dynamics.Restarted`, of a flow map only.
+
+    Args:
+        share: of the noise at the end of a step that is fresh.
+    """
+
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_share(self.share, most=1.0)
+
+    def __call__(self, flow: Flow | FlowMap, path: Convertible) -> Restarted:
+        """The restarted map.
+
+        Raises:
+            InputError: if it is no map.
+        """
+        if isinstance(flow, Flow):
+            raise InputError(
+                "restarts go beyond the end of a step and back, which takes a flow map, got a Flow; add the noise of "
+                "DiffusionNoise() or AncestralNoise(), or make a map of the run by `rheos distill`."
+            )
+        return Restarted(flow, path, self.share)
+
+
+def _velocity(flow: Flow | FlowMap) -> Flow:
+    return flow if isinstance(flow, Flow) else flow.flow
 
 
 @final

@@ -39,8 +39,8 @@ class Extrapolated:
     weak: Model
     scale: float
 
-    def __call__(self, x: Tensor, t: Tensor, *cond: Any) -> Tensor:
-        return torch.lerp(self.weak(x, t, *cond), self.model(x, t, *cond), self.scale)
+    def __call__(self, x: Tensor, t: Tensor, *cond: Any, **end: Tensor) -> Tensor:
+        return torch.lerp(self.weak(x, t, *cond, **end), self.model(x, t, *cond, **end), self.scale)
 
     def over(self, wrap: Callable[[Model], Model]) -> Extrapolated:
         return Extrapolated(over(self.model, wrap), over(self.weak, wrap), self.scale)

@@ -58,11 +58,11 @@ class Contrasted:
     project: bool = False
     still_until: float = 0.0
 
-    def __call__(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Cond | None = None, **end: Tensor) -> Tensor:
         if cond is None:
             raise InputError("classifier-free guidance contrasts a condition with its absence: give a condition.")
-        with_cond = self.model(x, t, cond)
-        without = self.model(x, t, null(cond))
+        with_cond = self.model(x, t, cond, **end)
+        without = self.model(x, t, null(cond), **end)
         if self.project:
             without = without * projection(with_cond, without)
         guided = torch.lerp(without, with_cond, self.scale)

@@ -50,11 +50,11 @@ class Sometimes:
     low: float
     high: float
 
-    def __call__(self, x: Tensor, t: Tensor, *cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, *cond: Any, **end: Tensor) -> Tensor:
         inside = (t >= self.low) & (t <= self.high)
         if t.dim() == 0 and t.device.type == "cpu":
-            return self.guided(x, t, *cond) if bool(inside) else self.plain(x, t, *cond)
-        return torch.where(expand(inside, x), self.guided(x, t, *cond), self.plain(x, t, *cond))
+            return self.guided(x, t, *cond, **end) if bool(inside) else self.plain(x, t, *cond, **end)
+        return torch.where(expand(inside, x), self.guided(x, t, *cond, **end), self.plain(x, t, *cond, **end))
 
     def over(self, wrap: Callable[[Model], Model]) -> Sometimes:
         return Sometimes(over(self.plain, wrap), over(self.guided, wrap), self.low, self.high)

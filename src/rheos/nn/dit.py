@@ -45,7 +45,7 @@ class DiT(nn.Module):
             which keeps attention from saturating in long training. The published DiT has none.
         dropout: probability of dropping a feature of each branch's output.
         out_channels: channels of the output; those of the state when left out.
-        classes, vector, learned_null: the condition, see :class:`~rheos.nn.embedding.Embedding`.
+        classes, vector, learned_null, two_times: what it is told, see :class:`~rheos.nn.embedding.Embedding`.
         frequencies: sinusoids of the time.
     """
 
@@ -67,6 +67,7 @@ class DiT(nn.Module):
         classes: int = 0,
         vector: int = 0,
         learned_null: bool = True,
+        two_times: bool = False,
         frequencies: int = 256,
     ) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class DiT(nn.Module):
         self.shape, self.patch = (channels, height, breadth), patch
         self.grid = height // patch, breadth // patch
         outside = channels if out_channels is None else out_channels
-        self.embedding = Embedding(width, frequencies, classes, vector, learned_null)
+        self.embedding = Embedding(width, frequencies, classes, vector, learned_null, two_times)
         self.enter = nn.Linear(channels * patch**2, width)
         self.register_buffer("positions", positions(self.grid, width), persistent=False)
         hidden = int(ratio * width)
@@ -107,9 +108,13 @@ class DiT(nn.Module):
             if isinstance(module, Block | DiT):
                 zeroed(module.modulation)
         zeroed(self.leave)
+        self.embedding.still()
 
-    def forward(self, x: Tensor, t: Tensor | float, cond: Cond | None = None) -> Tensor:
-        """The output at state ``x`` and time ``t`` of shape ``()`` or ``(B,)``, in [0, 1].
+    def forward(
+        self, x: Tensor, t: Tensor | float, cond: Cond | None = None, s: Tensor | float | None = None
+    ) -> Tensor:
+        """The output at state ``x`` and time ``t`` of shape ``()`` or ``(B,)``, in [0, 1]; of a network of two times
+        for a step that ends at ``s``, of such a shape too, or at ``t`` when left out.
 
         Raises:
             ShapeError: if the state, the time or the condition does not fit.
@@ -117,7 +122,7 @@ class DiT(nn.Module):
         """
         if x.shape[1:] != self.shape or not x.dim():
             raise ShapeError(f"this DiT takes images {('B', *self.shape)}, got {tuple(x.shape)}.")
-        c = functional.silu(self.embedding(x, t, cond))[:, None]
+        c = functional.silu(self.embedding(x, t, cond, s))[:, None]
         h = self.enter(functional.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.positions
         for block in self.blocks:
             h = block(h, c)

@@ -7,6 +7,10 @@ roughness, and so does a derivative in time (Lu and Song 2024 lower them for tha
 table; a vector adds the output of another perceptron. *Unknown* (a label of -1, a NaN, or no condition at all) has an
 embedding of its own, so that one network is conditional and unconditional at once, as classifier-free guidance needs
 (Ho and Salimans 2022).
+
+A network of two times is also told where a step ends, by the gap from t to there, through a perceptron of its own whose
+last layer starts at zero. Without an end the gap is 0. So it begins as the network of one time that it was, and stays a
+velocity wherever no end is given.
 """
 
 from __future__ import annotations
@@ -52,24 +56,43 @@ class Embedding(nn.Module):
         vector: the number D of entries of a condition vector; 0 for none.
         learned_null: whether the table has a row K for the unknown label. Without it the unknown label adds zero, which
             can express no less (the time's bias takes its place) and is the table of networks trained on labels only.
+        two_times: whether it is told where a step ends, too.
     """
 
     def __init__(
-        self, width: int, frequencies: int, classes: int = 0, vector: int = 0, learned_null: bool = True
+        self,
+        width: int,
+        frequencies: int,
+        classes: int = 0,
+        vector: int = 0,
+        learned_null: bool = True,
+        two_times: bool = False,
     ) -> None:
         super().__init__()
         if classes < 0 or vector < 0:
             raise InputError(f"classes and vector count labels and entries, got {classes} and {vector}.")
         self.frequencies, self.classes, self.vector, self.learned_null = frequencies, classes, vector, learned_null
+        self.two_times = two_times
         self.time = perceptron(frequencies, width)
         if classes:
             self.table = nn.Embedding(classes + learned_null, width)
         if vector:
             # Entries and whether each is known: the weights of the second half are the learned null vector.
             self.entries = perceptron(2 * vector, width)
+        if two_times:
+            self.gap = perceptron(frequencies, width)
+            self.still()
 
-    def forward(self, x: Tensor, t: Tensor | float, cond: Cond | None = None) -> Tensor:
-        """Embed ``t`` of shape ``()`` or ``(B,)`` and ``cond`` for the state ``x`` of B rows.
+    def still(self) -> None:
+        """Start the embedding of gaps at zero."""
+        if self.two_times:
+            for weights in self.gap[-1].parameters():
+                nn.init.zeros_(weights)
+
+    def forward(
+        self, x: Tensor, t: Tensor | float, cond: Cond | None = None, s: Tensor | float | None = None
+    ) -> Tensor:
+        """Embed ``t`` and ``s`` of shape ``()`` or ``(B,)`` and ``cond`` for the state ``x`` of B rows.
 
         Returns:
             ``(B, width)``, or ``(1, width)`` when every row has the same: one time, and no condition.
@@ -78,17 +101,33 @@ class Embedding(nn.Module):
             ShapeError: if time or condition does not fit the rows of ``x``.
             InputError: if the condition is not of the kind that the network was built for.
         """
+        t = self._clock(t, x)
+        label, vector = self._parts(x, cond)
+        gap = self._gap(t, s, x)
+        kind = x.device.type
+        if not torch.amp.is_autocast_available(kind):
+            return self._sum(t, label, vector, gap)
+        with torch.autocast(kind, enabled=False):
+            return self._sum(t, label, vector, gap)
+
+    def _clock(self, t: Tensor | float, x: Tensor) -> Tensor:
         t = as_time(t, x)
         if t.dim() > 1:
             raise ShapeError(f"this network takes one time () or one a sample (B,), got {tuple(t.shape)}.")
-        label, vector = self._parts(x, cond)
-        kind = x.device.type
-        if not torch.amp.is_autocast_available(kind):
-            return self._sum(t, label, vector)
-        with torch.autocast(kind, enabled=False):
-            return self._sum(t, label, vector)
+        return t
 
-    def _sum(self, t: Tensor, label: Tensor | None, vector: Tensor | None) -> Tensor:
+    def _gap(self, t: Tensor, s: Tensor | float | None, x: Tensor) -> Tensor | None:
+        """From ``t`` to the end of the step; ``None`` for a network of one time."""
+        if self.two_times:
+            return torch.zeros_like(t) if s is None else self._clock(s, x) - t
+        if s is not None:
+            raise InputError(
+                "this network knows one time, and was told where a step ends; build it with two_times=True, or make a "
+                "run of two times of its run by `rheos distill`."
+            )
+        return None
+
+    def _sum(self, t: Tensor, label: Tensor | None, vector: Tensor | None, gap: Tensor | None) -> Tensor:
         dtype = next(self.time.parameters()).dtype
         total = self.time(sinusoids(t.reshape(-1), self.frequencies).to(dtype))
         if self.classes:
@@ -98,6 +137,8 @@ class Embedding(nn.Module):
                 vector = torch.full((1, self.vector), math.nan, device=t.device)
             known = ~vector.isnan()
             total = total + self.entries(torch.cat([torch.where(known, vector, 0.0), known], -1).to(dtype))
+        if gap is not None:
+            total = total + self.gap(sinusoids(gap.reshape(-1), self.frequencies).to(dtype))
         return total
 
     def _label(self, label: Tensor | None, device: torch.device) -> Tensor:

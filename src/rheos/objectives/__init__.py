@@ -2,6 +2,8 @@
 
 from . import losses, sources, times, weights
 from .bridge import SchroedingerBridge, Twin
+from .flow_map import FlowMapMatching, improved_mean_flow, lagrangian, mean_flow, shortcut
+from .identities import Compositional, Eulerian, Identity, Lagrangian
 from .learned import KineticEnergy, LearnedMatching, MetricEnergy
 from .losses import PseudoHuber, Squared
 from .matching import Matching
@@ -11,8 +13,13 @@ from .sources import Normal, Samples
 from .weights import EDMWeight, MinSNR, VelocityWeight
 
 __all__ = [
+    "Compositional",
     "EDMWeight",
+    "Eulerian",
+    "FlowMapMatching",
+    "Identity",
     "KineticEnergy",
+    "Lagrangian",
     "LearnedMatching",
     "Matching",
     "MetricEnergy",
@@ -26,7 +33,11 @@ __all__ = [
     "Squared",
     "Twin",
     "VelocityWeight",
+    "improved_mean_flow",
+    "lagrangian",
     "losses",
+    "mean_flow",
+    "shortcut",
     "sources",
     "times",
     "trajectories",

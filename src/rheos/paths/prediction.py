@@ -25,8 +25,8 @@ class AsVelocity:
     path: Affine
     predict: Quantity
 
-    def __call__(self, x: Tensor, t: Tensor, *cond: Any) -> Tensor:
-        value = self.network(x, t, *cond)
+    def __call__(self, x: Tensor, t: Tensor, *cond: Any, **end: Tensor) -> Tensor:
+        value = self.network(x, t, *cond, **end)
         return self.path.convert(value, x, t, given=self.predict, want="velocity")
 
     def over(self, wrap: Callable[[Model], Model]) -> AsVelocity:
@@ -54,17 +54,23 @@ class Preconditioned:
     path: Affine
     data_std: float
 
-    def __call__(self, x: Tensor, t: Tensor, *cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, *cond: Any, **end: Tensor) -> Tensor:
         alpha, sigma = self.path.schedule(as_time(t, x))
         s = self.data_std
         norm = (alpha.square() * s**2 + sigma.square()).sqrt()
         inner, skip, outer = (
             expand(c.to(x.dtype), x) for c in (1 / norm, alpha * s**2 / norm.square(), sigma * s / norm)
         )
-        return skip * x + outer * self.network(inner * x, alpha / (alpha + sigma), *cond)
+        end = {name: _straight(*self.path.schedule(as_time(s, x))) for name, s in end.items()}
+        return skip * x + outer * self.network(inner * x, _straight(alpha, sigma), *cond, **end)
 
     def over(self, wrap: Callable[[Model], Model]) -> Preconditioned:
         return replace(self, network=over(self.network, wrap))
+
+
+def _straight(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The time at which straight lines have the signal-to-noise ratio of these."""
+    return alpha / (alpha + sigma)
 
 
 def as_velocity(network: Model, path: Affine, predict: Quantity) -> Model:
@@ -95,7 +101,7 @@ class Rescheduled:
     own: Schedule
     new: Schedule
 
-    def __call__(self, x: Tensor, t: Tensor, *cond: Any) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, *cond: Any, **end: Tensor) -> Tensor:
         t = as_time(t, x)
         bar = self.new.frame(t)
         tau = self.own.time_of(bar.alpha, bar.sigma)
@@ -106,7 +112,8 @@ class Rescheduled:
         bend = turn * ((bar.alpha * bar.p + bar.sigma * bar.q) - (old.alpha * old.p + old.sigma * old.q))
         gain = scale * turn * square / old.speed
         scale, bend, gain = (expand(c.to(x.dtype), x) for c in (scale, bend, gain))
-        return bend * x + gain * self.velocity(x / scale, tau, *cond)
+        end = {name: self.own.time_of(*self.new(as_time(s, x))) for name, s in end.items()}
+        return bend * x + gain * self.velocity(x / scale, tau, *cond, **end)
 
     def over(self, wrap: Callable[[Model], Model]) -> Rescheduled:
         return replace(self, velocity=over(self.velocity, wrap))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.protocols import S, Solver
+from ..core.protocols import Dynamics, S, Solver
 from ..core.ragged import Ragged
 from ..core.time import expand
 from ..core.tree import Tree, transform
-from ..dynamics import Flow
+from ..dynamics import Flow, FlowMap, Restarted
 
 TOLERANCE = 1e-5
 """How far a grid may lie from that which something was made for; float32 rounds to less."""
@@ -65,11 +65,17 @@ def pick(rows: Tensor, one: Tree, other: Tree) -> Tree:
     return transform(lambda a, b: torch.where(expand(rows, a), a, b), one, other)
 
 
-def require_fixed_size(solver: Solver[Any], x: Tree) -> None:
-    """Refuse a state that grows: rates of different lengths cannot be combined."""
+def require_rates(solver: Solver[Any], dynamics: Dynamics[Any], x: Tree) -> None:
+    """Refuse what has no rates that could be combined: a flow map, whose rate is the average of one step, and a state
+    that grows, whose rates are of different lengths."""
+    if isinstance(dynamics, FlowMap | Restarted):
+        raise InputError(
+            f"{type(solver).__name__} combines rates of several times, and that of a flow map is the average of one "
+            "step; use Euler(), one evaluation a step, or integrate the velocity of the map, its `flow`."
+        )
     if isinstance(x, tuple):
         for part in x:
-            require_fixed_size(solver, part)
+            require_rates(solver, dynamics, part)
     elif isinstance(x, Ragged):
         raise InputError(
             f"{type(solver).__name__} combines rates of several times, and the elements of a growing state differ from "

@@ -21,7 +21,7 @@ from ..core.protocols import Dynamics, S, Step
 from ..core.rng import Rng
 from ..core.tree import Tree, batch, combine, leaves
 from ..dynamics import Diffusion
-from .base import Solver, pick, require_fixed_size
+from .base import Solver, pick, require_rates
 from .runge_kutta import Tableau, evaluate
 
 _TABLEAU = Tableau(
@@ -87,7 +87,7 @@ class Dopri5(Solver[S]):
 
     def start(self, dynamics: Dynamics[S], x: S, grid: Tensor) -> Control:
         """The first rate, and a first step from the sizes of state, rate and change of rate (Hairer II.4)."""
-        require_fixed_size(self, x)
+        require_rates(self, dynamics, x)
         if isinstance(dynamics, Diffusion):
             raise InputError("Dopri5 measures smooth errors and a diffusion is not smooth; use Euler() or Heun().")
         t, way = grid[0].expand(batch(x)), grid[-1] - grid[0]

@@ -20,7 +20,7 @@ from ..core.errors import InputError
 from ..core.protocols import Dynamics, S, Step
 from ..core.rng import Rng
 from ..core.tree import Tree, combine, leaves, transform
-from .base import FixedStep, require_fixed_size
+from .base import FixedStep, require_rates
 
 
 class Past(NamedTuple):
@@ -61,7 +61,7 @@ class Multistep(FixedStep[S]):
         """The coefficients of every step, N rows of one length, for a float64 grid on the CPU."""
 
     def start(self, dynamics: Dynamics[S], x: S, grid: Tensor) -> Past:
-        require_fixed_size(self, x)
+        require_rates(self, dynamics, x)
         first = leaves(x)[0]
         wide = torch.float64 if first.dtype == torch.float64 else torch.float32
         rows = self.table(dynamics, grid.detach().to("cpu", torch.float64))

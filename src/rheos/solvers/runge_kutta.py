@@ -20,7 +20,7 @@ from ..core.errors import InputError
 from ..core.protocols import Dynamics, Memory, S, Step
 from ..core.rng import Rng
 from ..core.tree import Tree, combine
-from .base import FixedStep, hold, require_fixed_size
+from .base import FixedStep, hold, require_rates
 
 
 @final
@@ -63,7 +63,7 @@ class RungeKutta(FixedStep[S]):
 
     def start(self, dynamics: Dynamics[S], x: S, grid: Tensor) -> Memory:
         if self.stages > 1:
-            require_fixed_size(self, x)
+            require_rates(self, dynamics, x)
         return ()
 
     def step(

@@ -19,7 +19,7 @@ from ..core.errors import InputError
 from ..core.protocols import Dynamics, Model, Step, over
 from ..core.rng import Rng
 from ..core.time import factor
-from .base import FixedStep, require_fixed_size, require_flow
+from .base import FixedStep, require_flow, require_rates
 
 P = TypeVar("P")
 """What a rule remembers of its own."""
@@ -115,7 +115,7 @@ class Skipping(FixedStep[Tensor], Generic[P]):
         for ``seen``, which is up to date."""
 
     def start(self, dynamics: Dynamics[Tensor], x: Tensor, grid: Tensor) -> Skipped[P]:
-        require_fixed_size(self, x)
+        require_rates(self, dynamics, x)
         require_flow(self, dynamics, "guesses the velocity of a Flow")
         known = dynamics.determined(grid[:-1])
         unknown = 0 if known is None else int((~known).sum())

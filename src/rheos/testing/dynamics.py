@@ -91,9 +91,9 @@ def _check_over(dynamics: Dynamics[Any], x: Tree, t: Tensor, s: Tensor) -> None:
     calls = [0]
 
     def counted(model: Model) -> Model:
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **end: Any) -> Any:
             calls[0] += 1
-            return model(*args)
+            return model(*args, **end)
 
         return call
 

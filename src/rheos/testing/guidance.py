@@ -59,8 +59,8 @@ def _toy(x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
 
 
 def _counted(model: Model, tally: list[int]) -> Model:
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **end: Any) -> Any:
         tally[0] += 1
-        return model(*args)
+        return model(*args, **end)
 
     return call

@@ -30,7 +30,7 @@ def check_objective(objective: Objective[Tensor], x1: Tensor | None = None, *, t
     rng = Rng(SEED).rows(torch.arange(count))
     scale = torch.full((), 0.7, dtype=x1.dtype, requires_grad=True)
 
-    def model(x: Tensor, t: Tensor, cond: object = None) -> Tensor:
+    def model(x: Tensor, t: Tensor, cond: object = None, s: object = None) -> Tensor:
         return scale * x
 
     with lawful("an objective takes a model, data and an rng"):

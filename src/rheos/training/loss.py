@@ -22,14 +22,20 @@ class LossModule(nn.Module):
         super().__init__()
         self.network = network
         self.learned = nn.ModuleDict(dict(objective.learned))
-        # In a tuple, an objective that is itself a module is not registered a second time.
+        # In tuples, neither an objective that is itself a module nor the average is registered as a part.
         self._objective = (objective,)
+        self._average: tuple[nn.Module, ...] = ()
+
+    def beside(self, average: nn.Module) -> None:
+        """Let the objective ask the network's average, too."""
+        self._average = (average,)
 
     def forward(
         self, x1: Any, cond: Cond | None, keys: Tensor, rows: Tensor, x0: Any, t: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss ``()``, and the objective's named parts, each ``(B,)``."""
-        loss = self._objective[0](self.network, x1, cond, Rng(keys, rows), x0=x0, t=t)
+        average = self._average[0] if self._average else None
+        loss = self._objective[0](self.network, x1, cond, Rng(keys, rows), x0=x0, t=t, state=average)
         return loss.rows.mean(), dict(loss.parts)
 
 

@@ -52,6 +52,7 @@ class State:
         self.module = module
         weights = trained(module)
         self.ema = Ema(weights, settings.ema_decay)
+        module.beside(self.ema.module.get_submodule("network"))
         self.power = PowerEma(weights, settings.widths, settings.stride) if settings.snapshots else None
         self.optimizer = Optimizer(module, settings)
         self.guard = Guard(device)

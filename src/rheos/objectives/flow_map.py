@@ -1,0 +1,199 @@
+r"""Flow maps by regression: networks that sample in one step, from scratch or from a teacher.
+
+A row of a batch is of one of two sorts. On the *diagonal* it is a row of flow matching: the network is to give the
+velocity at (x, t), or a teacher's there. Off it, the network is to give the average velocity from t to s that one of
+the :mod:`~rheos.objectives.identities` asks for. Nothing is simulated, and one pass forward and back serves all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from ..core.condition import Cond, take
+from ..core.errors import InputError, ShapeError
+from ..core.protocols import Coupling, Loss, Model, Source
+from ..core.rng import Rng, Stream
+from ..couplings import Independent
+from ..dynamics import FlowMap
+from ..paths import Affine
+from .derivative import Derivative
+from .identities import Compositional, Eulerian, Identity, Known, Lagrangian
+from .losses import Distance, Squared
+from .rows import drawn
+from .sources import Normal
+from .times import LogitNormal, Times, Uniform
+
+EVEN = 1e-3
+"""Added to a row's loss before it is made a weight (Geng et al. 2025)."""
+
+
+@final
+@dataclass(frozen=True)
+class FlowMapMatching:
+    """The objective of a network of two times.
+
+    Args:
+        identity: what determines the map off the diagonal.
+        path: how noise becomes data.
+        coupling: which noise goes with which data.
+        times: the density of both times of a row; the earlier one is where the step starts.
+        diagonal: the share of rows on the diagonal.
+        averaged: make targets of the network's average over training, where a trainer keeps one, and not of the network
+            itself: for :class:`Lagrangian` the difference between converging and diverging.
+        teacher: a velocity to distil, ``teacher(x, t, cond)``; without one the data themselves teach.
+        how: derivatives are taken: "exact" or by "difference".
+        ramp: rows of training over which gaps grow from nothing to their whole length; 0 begins with whole ones.
+        backward: the share of rows off the diagonal whose step leads from data to noise: for inversion and likelihood.
+        power: p of the weight ``1/(loss + .001)**p`` of a row. MeanFlow has 1, which evens losses out and no longer
+            has the conditional mean as its minimiser; 0 has.
+        loss: the distance between prediction and target.
+        source: what stands at t = 0.
+
+    Raises:
+        InputError: if a share is not one, or the path's velocity is infinite at an end.
+    """
+
+    identity: Identity = field(default_factory=Lagrangian)
+    path: Affine = Affine()
+    coupling: Coupling[Tensor] = Independent()
+    times: Times = Uniform()
+    diagonal: float = 0.5
+    averaged: bool = True
+    teacher: Model | None = None
+    how: Derivative = "exact"
+    ramp: int = 0
+    backward: float = 0.0
+    power: float = 0.0
+    loss: Distance = Squared()
+    source: Source[Tensor] = Normal()
+    learned: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("diagonal", "backward"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is a share of rows, between 0 and 1, got {getattr(self, name)}.")
+        if isinstance(self.ramp, bool) or self.ramp < 0 or not self.power >= 0:
+            raise InputError(f"ramp and power are 0 or more, got {self.ramp} and {self.power}.")
+        if self.how not in ("exact", "difference"):
+            raise InputError(f'derivatives are taken how="exact" or how="difference", got {self.how!r}.')
+        if not self.path.schedule.bounded:
+            raise InputError(
+                f"the velocity of {self.path.schedule} is infinite at an end, so no network can predict its average; "
+                "take another schedule."
+            )
+
+    def __call__(
+        self,
+        model: Model,
+        x1: Tensor,
+        cond: Cond | None = None,
+        rng: Rng | torch.Generator | int | None = None,
+        *,
+        x0: Tensor | None = None,
+        t: Tensor | None = None,
+        state: Any = None,
+    ) -> Loss:
+        """The loss of every row; its parts are ``diagonal`` and ``map``, each over the share of its rows.
+
+        Args:
+            model: the network, ``model(x, t, cond, s=s)``.
+            x1: data (B, ...).
+            cond: the condition of each row.
+            rng: draws the end of each row's step, and what is not given of x0 and t, a key a row.
+            x0: noise, like ``x1`` and joined with it already; drawn and joined by the coupling when left out.
+            t: times (B,).
+            state: the network's average, a model like it; the network itself when left out.
+        """
+        if rng is None:
+            raise InputError("the ends of steps are random: give an rng (an Rng, a torch.Generator or a seed).")
+        keys = Rng.of(rng).per_row(len(x1), x1.device).fold(Stream.END)
+        x0, x1, cond, t = drawn(self, x1, cond, rng, x0, t)
+        t, s = self._steps(t, keys)
+        x, _, v = self.path.sample(x0, x1, t)
+        target = self._target(model, model if state is None or not self.averaged else state, x, cond, t, s, v)
+        prediction = model(x, t, *_given(cond), s=s)
+        if prediction.shape != x.shape:
+            raise ShapeError(
+                f"the network must return the state's shape {tuple(x.shape)}, got {tuple(prediction.shape)}."
+            )
+        rows = self.loss(prediction, target)
+        parts = {"diagonal": torch.where(s == t, rows, 0.0), "map": torch.where(s == t, 0.0, rows)}
+        return Loss(rows / (rows.detach() + EVEN) ** self.power if self.power else rows, parts)
+
+    def _steps(self, t: Tensor, keys: Rng) -> tuple[Tensor, Tensor]:
+        """Where each row's step starts and ends."""
+        other = self.times.warp(keys.uniform(dtype=torch.float32)).to(t.dtype).clamp(0.0, 1.0)
+        start, end = torch.minimum(t, other), torch.maximum(t, other)
+        if self.ramp and keys.row is not None:
+            end = start + (end - start) * ((keys.row + 1) / self.ramp).clamp(max=1.0).to(t.dtype)
+        back = keys.fold(1).uniform() < self.backward
+        start, end = torch.where(back, end, start), torch.where(back, start, end)
+        still = keys.fold(2).uniform() < self.diagonal
+        return torch.where(still, t, start), torch.where(still, t, end)
+
+    @torch.no_grad()
+    def _target(
+        self, model: Model, average: Model, x: Tensor, cond: Cond | None, t: Tensor, s: Tensor, v: Tensor
+    ) -> Tensor:
+        """What the network is to give in every row; ``v`` is the conditional velocity."""
+        if self.teacher is not None:
+            v = self.teacher(x, t, *_given(cond))
+        moves = (s != t).nonzero().flatten()
+        if not len(moves):
+            return v
+        told = _given(take(cond, moves))
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return average(x, t, *told, s=t) if self.teacher is None else self.teacher(x, t, *told)
+
+        known = Known(
+            own=lambda x, t, s: model(x, t, *told, s=s),
+            target=lambda x, t, s: average(x, t, *told, s=s),
+            velocity=velocity,
+            how=self.how,
+        )
+        found = self.identity(known, x[moves], t[moves], s[moves], v[moves])
+        return v.index_copy(0, moves, found.to(v.dtype))
+
+    def draw(self, rng: Rng, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise like ``like`` and times, for the rows of ``rng``."""
+        return self.source(rng.fold(Stream.SOURCE), like), self.times(rng.fold(Stream.TIME))
+
+    def prior(self, rng: Rng, like: Tensor) -> Tensor:
+        """The states that sampling starts from, for the rows of ``rng``: noise at its weight at t = 0."""
+        return self.path.prior(self.source(rng.fold(Stream.SOURCE), like))
+
+    def dynamics(self, network: Model) -> FlowMap:
+        """The map that the network gives."""
+        return FlowMap(network, self.coupling.independent and isinstance(self.source, Normal))
+
+
+def _given(cond: Cond | None) -> tuple[Cond, ...]:
+    return () if cond is None else (cond,)
+
+
+def mean_flow(**parts: Any) -> FlowMapMatching:
+    """MeanFlow (Geng et al. 2025), 75 % of the rows on the diagonal, without its weight; ``power=1`` has it."""
+    given = {"times": LogitNormal(mean=-0.4), "diagonal": 0.75, "averaged": False}
+    return FlowMapMatching(Eulerian(), **{**given, **parts})
+
+
+def improved_mean_flow(**parts: Any) -> FlowMapMatching:
+    """Improved mean flows (Geng et al. 2025), half of the rows on the diagonal."""
+    given = {"times": LogitNormal(mean=-0.4), "averaged": False}
+    return FlowMapMatching(Eulerian(improved=True), **{**given, **parts})
+
+
+def lagrangian(**parts: Any) -> FlowMapMatching:
+    """Lagrangian self-distillation (Boffi, Albergo and Vanden-Eijnden 2025), its targets made by the average."""
+    return FlowMapMatching(Lagrangian(), **parts)
+
+
+def shortcut(**parts: Any) -> FlowMapMatching:
+    """Shortcut models (Frans et al. 2024) of any gap, a quarter of the rows off the diagonal."""
+    return FlowMapMatching(Compositional(), **{"diagonal": 0.75, **parts})
