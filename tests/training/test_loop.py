@@ -103,6 +103,14 @@ def test_an_interrupted_run_equals_an_unbroken_one(
     assert traces(tmp_path / "cut") == traces(tmp_path / "whole")
 
 
+def test_what_draws_samples_may_end_the_run(tmp_path: Path, train: Train) -> None:
+    fitted = train(tmp_path, sample_every=4, draw_samples=lambda step, average: step == 12)
+    assert fitted.step == 12
+    assert checkpoint.steps(tmp_path / "checkpoints")[-1] == 12
+    # Only True ends it.
+    assert train(tmp_path, sample_every=4, draw_samples=lambda step, average: 1).step == 24
+
+
 def test_a_signal_saves_and_raises(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def flag(step: int, average: nn.Module) -> None:
         if step == 7:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ..core import InputError
 from ..core.files import write_whole
 from ..couplings import Diagnosis
 from ..evaluation import Report, trajectory_rows
 from ..nn import parameter_count
-from ..recipes import Recipe, Run, Sampler, with_source
+from ..recipes import Recipe, Run, Sampler, Splits, with_source
 from ..solvers import FixedStep
+from ..solvers.plans import fingerprint
 from ..training.pairing import DIAGNOSIS
 from .parts import with_sampling
 from .train import check_unchanged, open_run, trained_network
 
 FOLLOWED = 500
 """Samples whose trajectories are followed, at most."""
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -35,7 +41,8 @@ def evaluate(args: argparse.Namespace) -> int:
     sampler = Sampler(recipe, network, args.seed, args.batch)
     findings = recipe.kind.measure(sampler, splits, args.n, run.measures, args.weights)
     bent = sampler.trajectories(min(args.n, FOLLOWED))
-    findings = replace(findings, rows=(*findings.rows, *trajectory_rows(bent)))
+    curves = {**findings.curves, **_teacher_curves(args, run, splits)}
+    findings = replace(findings, rows=(*findings.rows, *trajectory_rows(bent)), curves=curves)
     facts = {
         "run": run.folder.name,
         "recipe": recipe.name,
@@ -54,6 +61,21 @@ def evaluate(args: argparse.Namespace) -> int:
     write_whole(run.folder / "report.html", report.page(shown))
     print(f"\n{run.folder / 'evaluation.json'}, {run.folder / 'report.html'}")
     return 0
+
+
+def _teacher_curves(args: argparse.Namespace, run: Run, splits: Splits) -> dict[str, Sequence[tuple[int, float]]]:
+    """The curves of the run that this one was distilled from, where it is at hand."""
+    named = run.recipe.teacher
+    if named is None or not (Path(named.path) / "run.json").is_file():
+        return {}
+    teacher = Run.open(Path(named.path), args.trust)
+    network = trained_network(teacher, args.device)
+    if fingerprint(network) != named.fingerprint:
+        logger.warning("the teacher %s is no longer the one that taught this run; it is not shown.", named.path)
+        return {}
+    sampler = Sampler(replace(teacher.recipe, guidance=named.guidance), network, args.seed, args.batch)
+    findings = teacher.recipe.kind.measure(sampler, splits, args.n, teacher.measures, args.weights)
+    return {f"{name}, of the teacher": curve for name, curve in findings.curves.items()}
 
 
 def _coupling(run: Run) -> str:

@@ -17,6 +17,7 @@ import torch
 from ..core import RheosError
 from ..training import Stopped
 from .compare import compare
+from .distill import distill
 from .doctor import doctor
 from .evaluate import evaluate
 from .parser import parse
@@ -30,6 +31,7 @@ RUN: Mapping[str, Callable[..., int]] = {
     "evaluate": evaluate,
     "compare": compare,
     "plan": plan,
+    "distill": distill,
     "doctor": doctor,
 }
 

@@ -15,9 +15,9 @@ from ..compare import CONTENDERS
 from ..core import InputError, nearest
 from ..solvers.plans.calibrate import DRAWS, EFFORT
 from ..training import Precision, Training
-from .parts import TABLES, names_table
+from .parts import FLOW_MAPS, TABLES, names_table
 
-COMMANDS = ("train", "sample", "evaluate", "compare", "plan", "doctor")
+COMMANDS = ("train", "sample", "evaluate", "compare", "plan", "distill", "doctor")
 
 NUMBERS = {
     "steps": "optimiser steps",
@@ -69,6 +69,7 @@ def build_parser() -> tuple[Parser, Any]:
     _evaluate(commands)
     _compare(commands)
     _plan(commands)
+    _distill(commands)
     commands.add_parser("doctor", help="versions, devices, optional extras, and what is missing")
     return parser, commands.choices
 
@@ -201,6 +202,24 @@ def _plan(commands: Any) -> None:
     add("--effort", type=int, metavar="N", help=f"states evaluated to fit a budget, at most (default: {own})")
     add("--sharp", action="store_true", help="fit this one distribution more closely")
     add("--seed", type=int, default=0, help="of the noises (default: 0)")
+    _common(parser)
+
+
+def _distill(commands: Any) -> None:
+    parser = commands.add_parser(
+        "distill",
+        help="make a run that samples in one to four steps from a trained one",
+        description="Train a student of RUN into the folder --out, beside it unless told otherwise; when the folder is "
+        "that student already, go on where it stopped.",
+    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="the teacher")
+    add("--to", required=True, metavar="NAME", help=", ".join(FLOW_MAPS))
+    add("--steps", type=int, default=1, help="steps that the student takes, 1 to 4 (default: 1)")
+    add("--guidance", type=float, metavar="X", help="classifier-free guidance to build in; the student needs none then")
+    add("--training-steps", type=int, metavar="N", help="optimiser steps, at most (default: as many as the teacher's)")
+    add("--out", type=Path, metavar="RUN", help="the student's folder (default: RUN-NAME)")
+    add("--seed", type=int, help="of everything random (default: 0)")
     _common(parser)
 
 

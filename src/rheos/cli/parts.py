@@ -7,7 +7,8 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import nn
 
 from ..core import Guidance, InputError, Objective, Solver, nearest
 from ..couplings import BatchOT, Conditional, Independent, PairStore, Partial, Semidiscrete, Sinkhorn, Unbalanced
-from ..dynamics import AncestralNoise, DiffusionNoise
+from ..dynamics import AncestralNoise, DiffusionNoise, RestartNoise
 from ..guidance import ClassifierFree, ZeroStar
 from ..nn import MLP, DiT, UNet
 from ..objectives import (
     EDMWeight,
+    FlowMapMatching,
     LearnedMatching,
     Matching,
     MinSNR,
@@ -27,10 +29,14 @@ from ..objectives import (
     SimulatedLikelihood,
     Squared,
     VelocityWeight,
+    improved_mean_flow,
+    lagrangian,
+    mean_flow,
+    shortcut,
     times,
 )
 from ..paths import QUANTITIES, Affine, Correction, LearnedInterpolant
-from ..recipes import Recipe, images, toy
+from ..recipes import Recipe, as_flow_map, images, toy
 from ..schedules import (
     EDM,
     Cosine,
@@ -124,6 +130,7 @@ NOISES = {
     "ddpm": AncestralNoise(),
     "ddpm-wide": AncestralNoise(wide=True),
     "sde": DiffusionNoise(),
+    "restarts": RestartNoise(),
 }
 GRIDS: Mapping[str, Callable[[Affine], grids.Grid]] = {
     "uniform": lambda path: grids.Uniform(),
@@ -132,11 +139,18 @@ GRIDS: Mapping[str, Callable[[Affine], grids.Grid]] = {
     "edm": lambda path: grids.EDM(path.schedule),
 }
 
-OBJECTIVES: Mapping[str, Callable[[Recipe], Objective[Any]]] = {
-    "matching": lambda recipe: recipe.objective,
-    "learned-schedule": lambda recipe: LearnedMatching(Affine(Learned()), **_shared(recipe)),
-    "learned-path": lambda recipe: LearnedMatching(_interpolant(recipe), **_shared(recipe)),
-    "likelihood": lambda recipe: SimulatedLikelihood(RK4()),
+FLOW_MAPS: Mapping[str, Callable[..., FlowMapMatching]] = {
+    "mean-flow": mean_flow,
+    "improved-mean-flow": improved_mean_flow,
+    "lagrangian": lagrangian,
+    "shortcut": shortcut,
+}
+OBJECTIVES: Mapping[str, Callable[[Recipe], Recipe]] = {
+    "matching": lambda recipe: recipe,
+    "learned-schedule": lambda recipe: _learning(recipe, LearnedMatching(Affine(Learned()), **_shared(recipe))),
+    "learned-path": lambda recipe: _learning(recipe, LearnedMatching(_interpolant(recipe), **_shared(recipe))),
+    "likelihood": lambda recipe: _learning(recipe, SimulatedLikelihood(RK4())),
+    **{name: partial(as_flow_map, make=make) for name, make in FLOW_MAPS.items()},
 }
 
 TABLES: Mapping[str, Mapping[str, Any]] = {
@@ -160,6 +174,13 @@ LARGEST = 1024
 OBJECTIVE = ("path", "coupling", "predict", "times", "weight", "loss")
 """Parts of the objective."""
 
+CHANGEABLE: Mapping[type, Sequence[str]] = {
+    Matching: OBJECTIVE,
+    LearnedMatching: ("coupling", "times"),
+    FlowMapMatching: ("path", "coupling", "times", "loss"),
+}
+"""Those that an objective has."""
+
 KNOBS = ("data", "source", "size", "width", "net", "channels", "mirrored", "noisy")
 """Options that a recipe resolves itself, where it knows them."""
 
@@ -171,6 +192,8 @@ def part(table: str, name: str) -> Any:
         InputError: if there is none; the nearest name is suggested.
     """
     names = TABLES[table]
+    # Presets have the names of the library's functions, too.
+    name = name.replace("_", "-")
     if name not in names:
         raise InputError(f"there is no {table} {name!r}; {nearest(name, names)}")
     return names[name]
@@ -236,7 +259,7 @@ def resolve(name: str, options: Mapping[str, Any]) -> Recipe:
     if not isinstance(recipe, Recipe):
         raise InputError(f"{name} must return a rheos.recipes.Recipe, it returned {type(recipe).__name__}.")
     if "objective" in options:
-        recipe = dataclasses.replace(recipe, objective=part("objective", options["objective"])(recipe))
+        recipe = part("objective", options["objective"])(recipe)
     chosen = {key: part(key, options[key]) for key in OBJECTIVE if key in options}
     if chosen:
         recipe = dataclasses.replace(recipe, objective=_with(recipe.objective, chosen))
@@ -244,6 +267,10 @@ def resolve(name: str, options: Mapping[str, Any]) -> Recipe:
     fields = {field.name for field in dataclasses.fields(recipe.training)}
     numbers = {key: value for key, value in options.items() if key in fields}
     return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **numbers)) if numbers else recipe
+
+
+def _learning(recipe: Recipe, objective: Objective[Any]) -> Recipe:
+    return dataclasses.replace(recipe, objective=objective)
 
 
 def _interpolant(recipe: Recipe) -> LearnedInterpolant:
@@ -273,9 +300,9 @@ def _with(objective: Any, chosen: Mapping[str, Any]) -> Any:
     Raises:
         InputError: if it has no such part.
     """
+    changeable = next((names for sort, names in CHANGEABLE.items() if isinstance(objective, sort)), ())
     for name in chosen:
-        shared = isinstance(objective, LearnedMatching) and name in ("coupling", "times")
-        if not (isinstance(objective, Matching) or shared):
+        if name not in changeable:
             raise InputError(f"{type(objective).__name__} has no --{name}; leave it out, or take --objective matching.")
     return dataclasses.replace(objective, **chosen)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from ..core import CheckpointError, DataError, InputError
 from ..core.files import write_whole
 from ..nn import parameter_count
 from ..objectives import Matching
-from ..recipes import Recipe, Run, Sampler, Splits, encode, with_source
-from ..training import checkpoint, fit, load_weights
+from ..recipes import Recipe, Run, Sampler, Splits, encode, with_source, with_teacher
+from ..training import Fitted, checkpoint, fit, load_weights
 from .parser import NUMBERS, SWITCHES
 from .parts import KNOBS, TABLES, look_here, resolve
 
@@ -35,40 +35,70 @@ def train(args: argparse.Namespace) -> int:
     """Train, or go on; samples and checkpoints appear in the run folder as it goes."""
     device = chosen_device(args.device)
     run, new = _prepare(args)
-    splits = run.recipe.kind.open(run.recipe.data.path)
-    check_unchanged(run, splits)
-    recipe = with_source(run.recipe, "training")
     network = run.network()
-    start = _start(run, network)
+    fitted = trained(run, new, device, network, _start(run, network))
     settings = run.recipe.training
-    if new:
-        # What cannot be sampled is refused before it is trained.
-        Sampler(with_source(run.recipe, "held_out"), network, run.seed).draw(1)
-    # Everything that can be refused has been; now the folder may be made.
-    if new and _leads():
-        run.create()
-    if _leads():
-        _introduce(run, splits, network, device)
-    fitted = fit(
-        network,
-        recipe.objective,
-        splits.training,
-        run.recipe.order,
-        settings,
-        seed=run.seed,
-        out=run.folder,
-        device=device,
-        draw_samples=_drawing(run),
-        read=run.recipe.kind.read,
-        start_from=start,
-    )
-    if _leads():
+    if leads():
         last = _picture(run, settings.steps)
         # A forecast is made where there is a step left to take.
         done = "done." if fitted.forecast else f"all of its {settings.steps:,} steps were taken before."
         print(f"{done} Samples: {last if last.exists() else run.folder}")
         print(f"next: rheos sample {run.folder}, or rheos evaluate {run.folder}")
     return 0
+
+
+def trained(
+    run: Run,
+    new: bool,
+    device: torch.device,
+    network: nn.Module,
+    start: Mapping[str, Tensor] | None,
+    teacher: nn.Module | None = None,
+    look: Callable[[int, nn.Module], bool] | None = None,
+) -> Fitted:
+    """Train a run, or the rest of it.
+
+    Args:
+        run: the run.
+        new: whether its folder is yet to be made.
+        device: where to train.
+        network: with its initial weights.
+        start: weights to start at instead.
+        teacher: the network that it is distilled from, on the device.
+        look: called with the step and the averaged network after each picture; True ends the training.
+    """
+    splits = run.recipe.kind.open(run.recipe.data.path)
+    check_unchanged(run, splits)
+    recipe = with_source(run.recipe, "training")
+    if teacher is not None:
+        recipe = with_teacher(recipe, teacher)
+    if new:
+        # What cannot be sampled is refused before it is trained.
+        Sampler(with_source(run.recipe, "held_out"), network, run.seed).draw(1)
+    # Everything that can be refused has been; now the folder may be made.
+    if new and leads():
+        run.create()
+    if leads():
+        _introduce(run, splits, network, device)
+    draw = _drawing(run)
+
+    def drawn(step: int, average: nn.Module) -> bool:
+        draw(step, average)
+        return look is not None and look(step, average)
+
+    return fit(
+        network,
+        recipe.objective,
+        splits.training,
+        run.recipe.order,
+        run.recipe.training,
+        seed=run.seed,
+        out=run.folder,
+        device=device,
+        draw_samples=drawn,
+        read=run.recipe.kind.read,
+        start_from=start,
+    )
 
 
 def open_run(args: argparse.Namespace) -> Run:
@@ -264,6 +294,6 @@ def _start(run: Run, network: nn.Module) -> dict[str, Tensor] | None:
     return weights
 
 
-def _leads() -> bool:
+def leads() -> bool:
     """Whether this process, of those that torchrun may have started, writes and speaks."""
     return os.environ.get("RANK", "0") == "0"

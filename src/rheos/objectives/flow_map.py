@@ -24,6 +24,7 @@ from ..paths import Affine
 from .derivative import Derivative
 from .identities import Compositional, Eulerian, Identity, Known, Lagrangian
 from .losses import Distance, Squared
+from .matching import Matching
 from .rows import drawn
 from .sources import Normal
 from .times import LogitNormal, Times, Uniform
@@ -46,6 +47,8 @@ class FlowMapMatching:
         averaged: make targets of the network's average over training, where a trainer keeps one, and not of the network
             itself: for :class:`Lagrangian` the difference between converging and diverging.
         teacher: a velocity to distil, ``teacher(x, t, cond)``; without one the data themselves teach.
+        before: what the network was trained by until now, as for :class:`Matching`: its map then begins as the velocity
+            that it was, carried over to this path.
         how: derivatives are taken: "exact" or by "difference".
         ramp: rows of training over which gaps grow from nothing to their whole length; 0 begins with whole ones.
         backward: the share of rows off the diagonal whose step leads from data to noise: for inversion and likelihood.
@@ -65,6 +68,7 @@ class FlowMapMatching:
     diagonal: float = 0.5
     averaged: bool = True
     teacher: Model | None = None
+    before: Matching | None = None
     how: Derivative = "exact"
     ramp: int = 0
     backward: float = 0.0
@@ -115,7 +119,8 @@ class FlowMapMatching:
         x0, x1, cond, t = drawn(self, x1, cond, rng, x0, t)
         t, s = self._steps(t, keys)
         x, _, v = self.path.sample(x0, x1, t)
-        target = self._target(model, model if state is None or not self.averaged else state, x, cond, t, s, v)
+        model, average = self._meant(model), self._meant(state if self.averaged and state is not None else model)
+        target = self._target(model, average, x, cond, t, s, v)
         prediction = model(x, t, *_given(cond), s=s)
         if prediction.shape != x.shape:
             raise ShapeError(
@@ -170,7 +175,11 @@ class FlowMapMatching:
 
     def dynamics(self, network: Model) -> FlowMap:
         """The map that the network gives."""
-        return FlowMap(network, self.coupling.independent and isinstance(self.source, Normal))
+        return FlowMap(self._meant(network), self.coupling.independent and isinstance(self.source, Normal))
+
+    def _meant(self, network: Model) -> Model:
+        """What gives average velocities."""
+        return network if self.before is None else self.before.carried(network, self.path)
 
 
 def _given(cond: Cond | None) -> tuple[Cond, ...]:

@@ -134,10 +134,14 @@ class Matching:
         gaussian = self.coupling.independent and isinstance(self.source, Normal)
         return Flow(as_velocity(self._meant(network), self.path, self.predict), gaussian, self._known(network))
 
+    def carried(self, network: Model, path: Affine) -> Rescheduled:
+        """The velocity that a network trained by this objective stands for on another path."""
+        return Rescheduled(self.dynamics(network).velocity, self.path.schedule, path.schedule)
+
     def _meant(self, network: Model) -> Model:
         """What stands for the predicted quantity."""
         if self.before is not None:
-            return Rescheduled(self.before.dynamics(network).velocity, self.before.path.schedule, self.path.schedule)
+            return self.before.carried(network, self.path)
         return network if self.data_std is None else Preconditioned(network, self.path, self.data_std)
 
     def _known(self, network: Model) -> Callable[[Tensor], Tensor] | None:

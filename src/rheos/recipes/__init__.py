@@ -1,7 +1,9 @@
 """Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
+from .distilling import distilled, started, with_teacher
+from .flow_maps import as_flow_map
 from .images import Images, images
-from .recipe import Build, DataRef, Generate, Judge, Kind, Recipe, Splits
+from .recipe import Build, DataRef, Generate, Judge, Kind, Recipe, RunRef, Splits
 from .run import Run
 from .sampling import Drawn, Sampler
 from .serial import decode, encode
@@ -19,12 +21,17 @@ __all__ = [
     "Plane",
     "Recipe",
     "Run",
+    "RunRef",
     "Sampler",
     "Splits",
+    "as_flow_map",
     "decode",
+    "distilled",
     "encode",
     "images",
+    "started",
     "starting_at",
     "toy",
     "with_source",
+    "with_teacher",
 ]

@@ -68,6 +68,22 @@ class DataRef:
 
 @final
 @dataclass(frozen=True)
+class RunRef:
+    """The run that another learns from. Sampling never opens it.
+
+    Args:
+        path: its folder.
+        fingerprint: of its averaged weights.
+        guidance: under which it teaches; none when ``None``.
+    """
+
+    path: str
+    fingerprint: str
+    guidance: Guidance | None = None
+
+
+@final
+@dataclass(frozen=True)
 class Splits:
     """Data to train on and data held out for measuring.
 
@@ -200,6 +216,7 @@ class Recipe:
         training: how long and how fast.
         source: where the data at t = 0 came from, when a flow goes from data to data; noise stands there otherwise.
         noise: how noise is added on the way of a sample; not at all when ``None``.
+        teacher: the run that is distilled; none when ``None``.
 
     Raises:
         InputError: if a part is not what its field says.
@@ -218,6 +235,7 @@ class Recipe:
     training: Training
     source: DataRef | None = None
     noise: Noise | None = None
+    teacher: RunRef | None = None
 
     def __post_init__(self) -> None:
         for name, sort in _SORTS.items():

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Dynamics, InputError, Rng, integrate
-from ..dynamics import Flow, log_likelihood
+from ..dynamics import Flow, FlowMap, log_likelihood
 from ..metrics.trajectories import TrajectoryFigures, flow_figures
-from ..objectives import LearnedMatching, Matching, Normal, SimulatedLikelihood
+from ..objectives import FlowMapMatching, LearnedMatching, Matching, Normal, SimulatedLikelihood
 from ..paths import Affine
-from ..solvers import RK4, FixedStep, Midpoint, grids
+from ..solvers import RK4, Euler, FixedStep, Midpoint, grids
 from .recipe import Recipe
 
 STEPS = 32
@@ -26,6 +26,9 @@ end, where an adaptive solver would stall, is held."""
 FINE = 32
 """Steps along which trajectories are followed to see how they bend. Of the midpoint rule: the first step of a multistep
 rule is a tangent, which adds a corner of its own."""
+
+FEW = (1, 2, 4, 8)
+"""Steps in which a flow map is measured besides those asked for."""
 
 PROBES = 2
 """Directions in which the divergence of each state is probed; more states tell more than more probes."""
@@ -80,13 +83,15 @@ class Sampler:
         """States from the same noise for several budgets, by the evaluations that they took, and which of these
         numbers is that of the recipe's own budget.
 
-        Budgets that do not pay for a step are left out; of an adaptive solver, all but its own are.
+        Budgets that do not pay for a step are left out; of an adaptive solver, all but its own are. Of a flow map the
+        few steps that it is made for are added.
         """
         own = self.draw(count, labels)
         found = {own.evaluations: own.states}
         solver = self.recipe.solver
+        few = FEW if isinstance(self.recipe.objective, FlowMapMatching) else ()
         if isinstance(solver, FixedStep):
-            for budget in sorted(set(budgets)):
+            for budget in sorted({*budgets, *few}):
                 if budget >= solver.stages and solver.evaluations(solver.steps(budget)) not in found:
                     drawn = self.draw(count, labels, evaluations=budget)
                     found[drawn.evaluations] = drawn.states
@@ -138,7 +143,7 @@ class Sampler:
         start = self.recipe.objective.prior(rng, torch.empty(count, *self.recipe.kind.shape, device=device))
         with evaluating(self.network):
             return flow_figures(
-                self._flow,
+                self._velocity,
                 start,
                 solver=Midpoint(),
                 grid=grids.Uniform()(FINE, device=device),
@@ -158,11 +163,12 @@ class Sampler:
             InputError: if what was learned is not the flow of normal noise.
         """
         objective = self.recipe.objective
-        known = isinstance(objective, Matching | LearnedMatching | SimulatedLikelihood)
+        known = isinstance(objective, Matching | LearnedMatching | SimulatedLikelihood | FlowMapMatching)
         if not known or not isinstance(getattr(objective, "source", Normal()), Normal):
             raise InputError("a log-density is that of a flow from normal noise, which this recipe does not learn.")
         device = self._device
         flow = objective.dynamics(self.network)
+        flow = flow.flow if isinstance(flow, FlowMap) else flow
         scale = objective.path.prior(torch.ones((), device=device))
         backward = grids.Cosine()(STEPS, device=device).flip(0)
         found = []
@@ -185,12 +191,15 @@ class Sampler:
 
     @property
     def _dynamics(self) -> Dynamics[Tensor]:
-        """What a sample is carried by: the flow, with noise added where the recipe says so."""
+        """What a sample is carried by: the flow, or its map under Euler's rule, with noise added where the recipe says
+        so."""
         flow, noise = self._flow, self.recipe.noise
+        if isinstance(flow, FlowMap) and not isinstance(self.recipe.solver, Euler):
+            flow = flow.flow
         if noise is None:
             return flow
         path = getattr(self.recipe.objective, "path", None)
-        if not (isinstance(flow, Flow) and isinstance(path, Affine)):
+        if not (isinstance(flow, Flow | FlowMap) and isinstance(path, Affine)):
             raise InputError(
                 f"noise is added to a flow on an affine path, and {type(self.recipe.objective).__name__} has none; "
                 "sample this run without."
@@ -202,6 +211,12 @@ class Sampler:
         """The dynamics of the network, guided where the recipe says so."""
         flow = self.recipe.objective.dynamics(self.network)
         return flow if self.recipe.guidance is None else flow.over(self.recipe.guidance)
+
+    @property
+    def _velocity(self) -> Dynamics[Tensor]:
+        """The same as a velocity: that of a map is the one on its diagonal."""
+        flow = self._flow
+        return flow.flow if isinstance(flow, FlowMap) else flow
 
     @property
     def _device(self) -> torch.device:

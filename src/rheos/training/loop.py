@@ -43,7 +43,8 @@ SEEDS = 256
 """Steps whose dropout seeds are drawn at once."""
 
 DrawSamples = Callable[[int, nn.Module], object]
-"""Called with the step and the averaged network, in evaluation mode and without gradients."""
+"""Called with the step and the averaged network, in evaluation mode and without gradients. What it returns, if it is
+``True``, ends the run there."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def fit(
         seed: of the order, the noise and the dropout.
         out: the run folder; ``checkpoints/``, ``snapshots/``, ``metrics.jsonl`` and ``tensorboard/`` are written there.
         device: where to train; under ``torchrun`` each process takes its own GPU.
-        draw_samples: called every ``settings.sample_every`` steps and at the end.
+        draw_samples: called every ``settings.sample_every`` steps and at the end; may end the run.
         read: raw data to states, by the key of each row; as they are when left out.
         start_from: weights of another run to start at, from :func:`~rheos.training.load_weights`. Ignored once there
             are checkpoints.
@@ -161,6 +162,7 @@ class _Run:
         self.exchanging = exchanging(module, layout, device)
         self.root: Tensor | None = None
         self.seeds: tuple[int, list[int]] = (-1, [])
+        self.enough = False
         self.snapshot_steps = settings.snapshot_steps
         self.facts = {"seed": seed, "batch": settings.batch}
         self.checkpoints = out / "checkpoints"
@@ -172,13 +174,15 @@ class _Run:
         told = None
         if forecast and self.state.step < self.settings.steps:
             told = self._forecast()
-        while self.state.step < self.settings.steps:
+        while self.state.step < self.settings.steps and not self.enough:
             self.journal.begin(self.state.step)
             with contextlib.closing(self.feed.steps(self.state.step)) as steps:
                 for parts in steps:
                     self._advance(parts)
                     if not self._look_after():
                         self._go_back()
+                        break
+                    if self.enough:
                         break
         self.state.optimizer.forget()
         return told
@@ -227,28 +231,30 @@ class _Run:
         save, snapshot = last or bool(code) or step % s.checkpoint_every == 0, step in self.snapshot_steps
         if not (log or sample or save or snapshot):
             return self.state.guard.deferred or not self.state.guard.tripped
-        if self.state.guard.tripped or (save and not self.state.finite):
+        if self.state.guard.tripped or ((save or sample) and not self.state.finite):
             return False
         if log:
             values = self.state.window.means(self.layout)
             values["learning_rate"] = self.state.scale * learning_rate(s, step - 1)
             self.journal.line(step, values, s.batch)
-        if sample and self.layout.leads and self.draw_samples is not None:
-            self._sample(self.draw_samples)
+        if sample:
+            enough = self.layout.leads and self.draw_samples is not None and self._sample(self.draw_samples)
+            self.enough = bool(self.layout.greatest(int(enough)))
+            save = save or self.enough
         if snapshot and self.state.power is not None and self.layout.leads:
             snapshots.keep(self.out, step, self.state.power)
         # Last of all: what a checkpoint follows is never missing after a kill.
         if save:
             self._save()
-        if code and not last:
+        if code and not last and not self.enough:
             raise Stopped(code, step)
         return True
 
-    def _sample(self, draw_samples: DrawSamples) -> None:
+    def _sample(self, draw_samples: DrawSamples) -> bool:
         average = self.state.ema.module
         self.state.ema.refresh()
         with torch.no_grad(), lent(self.module.learned, average.get_submodule("learned")):
-            draw_samples(self.state.step, average.get_submodule("network"))
+            return draw_samples(self.state.step, average.get_submodule("network")) is True
 
     def _save(self) -> None:
         # Every process takes part in reading the window; one writes.

@@ -1,0 +1,160 @@
+"""``rheos distill``: a run that samples in one to four steps, made from a trained one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..core import CheckpointError, InputError, nearest
+from ..core.files import write_whole
+from ..guidance import ClassifierFree
+from ..recipes import Judge, Run, Sampler, distilled, encode, started, with_source
+from ..training import checkpoint
+from .parts import FLOW_MAPS
+from .train import chosen_device, leads, open_run, trained, trained_network
+
+MOST = 4
+"""Steps that a student is made for, at most."""
+
+STEPS = (1, 2, 4)
+"""In which students are looked at while they learn."""
+
+COUNT = 600
+"""Samples of each look."""
+
+LOOKS = 10
+"""Over a training."""
+
+PATIENCE, GAIN = 4, 0.02
+"""A training ends when so many looks in a row have not made the best figure smaller by this share."""
+
+FILE = "distillation.json"
+
+
+def distill(args: argparse.Namespace) -> int:
+    """Make a student of a run, or go on with it."""
+    method = args.to.replace("_", "-")
+    if method not in FLOW_MAPS:
+        raise InputError(f"a run cannot be distilled to {args.to!r}; {nearest(method, FLOW_MAPS)}")
+    if not 1 <= args.steps <= MOST:
+        raise InputError(f"a student takes from 1 to {MOST} --steps, got {args.steps}; `rheos plan` serves more.")
+    teacher = open_run(args)
+    device = chosen_device(args.device)
+    network = trained_network(teacher, args.device)
+    folder = args.out or teacher.folder.with_name(f"{teacher.folder.name}-{method}")
+    run, new = _prepared(args, method, teacher, network, folder)
+    look = _Looks(run, teacher, network)
+    if look.enough(checkpoint.latest_valid(folder / "checkpoints") or 0):
+        if leads():
+            print(f"{folder} has taken all that helped of its steps. {look.summary()}.")
+        return 0
+    student = run.network()
+    start = None if checkpoint.steps(folder / "checkpoints") else started(student, teacher.folder)
+    began = time.perf_counter()
+    fitted = trained(run, new, device, student, start, network, look)
+    if leads():
+        early = "" if fitted.step == run.recipe.training.steps else ", where it no longer helped"
+        print(f"{look.summary()}; {fitted.step:,} steps{early}, {time.perf_counter() - began:.0f} s of this command.")
+        print(f"next: rheos sample {folder}, or rheos evaluate {folder}")
+    return 0
+
+
+def _prepared(
+    args: argparse.Namespace, method: str, teacher: Run, network: nn.Module, folder: Path
+) -> tuple[Run, bool]:
+    """The student in a folder, and whether it is yet to be made."""
+    options = {"to": method, "steps": args.steps, "guidance": args.guidance, "training_steps": args.training_steps}
+    request = {"recipe": "distill", "options": options, "from": str(teacher.folder.expanduser().resolve())}
+    if Run.exists(folder):
+        run = Run.open(folder, args.trust)
+        if run.request != request or (args.seed is not None and args.seed != run.seed):
+            raise CheckpointError(
+                f"{folder} was made by another command ({_words(run)}); give --out another name, or the same options."
+            )
+        return run, False
+    guidance = None if args.guidance in (None, 1.0) else ClassifierFree(args.guidance)
+    recipe = distilled(teacher, network, FLOW_MAPS[method], args.steps, guidance)
+    training = recipe.training
+    steps = training.steps if args.training_steps is None else args.training_steps
+    training = replace(training, steps=steps, sample_every=max(1, steps // LOOKS))
+    recipe = replace(recipe, training=training)
+    encode(recipe)
+    return Run(folder, recipe, args.seed or 0, request), True
+
+
+def _words(run: Run) -> str:
+    asked = ", ".join(f"{name} {value}" for name, value in run.request.get("options", {}).items() if value is not None)
+    return f"recipe {run.request.get('recipe')}, {asked}, seed {run.seed}"
+
+
+class _Looks:
+    """How good a student is in a few steps beside its teacher, while it learns.
+
+    What was seen is kept in the run folder, so that a run which goes on decides as one that was never stopped.
+    """
+
+    def __init__(self, run: Run, teacher: Run, network: nn.Module) -> None:
+        self.run, self.original, self.network = run, teacher, network
+        self.recipe = with_source(run.recipe, "held_out")
+        self.file = run.folder / FILE
+        found: dict[str, Any] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        self.teacher: dict[str, float] = found.get("teacher", {})
+        self.student: dict[int, dict[str, float]] = {
+            int(step): figures for step, figures in found.get("student", {}).items()
+        }
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The figure; what it has to learn is the teacher's to keep."""
+        return self.recipe.kind.judge(self.recipe.kind.open(self.recipe.data.path), self.original.measures)
+
+    def __call__(self, step: int, average: nn.Module) -> bool:
+        self.teacher = self.teacher or self._teaching()
+        sampler = Sampler(self.recipe, average, self.run.seed)
+        self.student[step] = {
+            str(steps): self.judge.distance(sampler.draw(COUNT, steps=steps).states) for steps in self._steps
+        }
+        self.student = {known: self.student[known] for known in sorted(self.student) if known <= step}
+        content = {"figure": self.judge.name, "floor": self.judge.floor, "teacher": self.teacher}
+        write_whole(self.file, json.dumps({**content, "student": self.student}, indent=1) + "\n")
+        print(f"step {step:,}: {self.summary()}", flush=True)
+        return self.enough(step)
+
+    def enough(self, step: int) -> bool:
+        """Whether the figures up to a step say that more training does not help."""
+        seen = [figures[self._own] for known, figures in self.student.items() if known <= step]
+        if len(seen) <= PATIENCE:
+            return False
+        return min(seen[-PATIENCE:]) > (1 - GAIN) * min(seen[:-PATIENCE])
+
+    def summary(self) -> str:
+        """Teacher and student side by side."""
+        last = self.student[max(self.student)] if self.student else {}
+        return f"{self.judge.name}: {_told(last, 'step')}; teacher {_told(self.teacher, 'evaluation')}"
+
+    @property
+    def _own(self) -> str:
+        return str(self.recipe.evaluations)
+
+    @property
+    def _steps(self) -> list[int]:
+        return sorted({*STEPS, self.recipe.evaluations})
+
+    def _teaching(self) -> dict[str, float]:
+        recipe, named = with_source(self.original.recipe, "held_out"), self.recipe.teacher
+        if named is not None and named.guidance is not None:
+            recipe = replace(recipe, guidance=named.guidance)
+        drawn, _ = Sampler(recipe, self.network, self.run.seed).curve(None, COUNT, STEPS)
+        return {str(evaluations): self.judge.distance(states) for evaluations, states in drawn.items()}
+
+
+def _told(figures: Mapping[str, float], unit: str) -> str:
+    return ", ".join(f"{value:.3g} at {steps} {unit}{'s' if steps != '1' else ''}" for steps, value in figures.items())

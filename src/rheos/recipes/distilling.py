@@ -1,0 +1,91 @@
+"""A run made from another: the same data and network, sampled in fewer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..core import CheckpointError, Guidance, InputError
+from ..objectives import FlowMapMatching, Matching
+from ..solvers.plans import fingerprint
+from ..training import checkpoint, load_weights
+from .flow_maps import as_flow_map
+from .recipe import Recipe, RunRef
+from .run import Run
+
+SECOND = "embedding.gap."
+"""Names of weights that a network of two times has besides those of one."""
+
+
+def distilled(
+    teacher: Run, network: nn.Module, make: Callable[..., FlowMapMatching], steps: int, guidance: Guidance | None
+) -> Recipe:
+    """The recipe of a student that learns the map of a trained flow.
+
+    Args:
+        teacher: the run.
+        network: its network with the averaged weights.
+        make: the student's objective.
+        steps: in which it is to be sampled.
+        guidance: under which the teacher is distilled; its student then needs none.
+
+    Raises:
+        InputError: if the run learned no flow of matching, or has nothing to guide, or its network knows no second
+            time.
+    """
+    recipe, own = teacher.recipe, teacher.recipe.objective
+    if not isinstance(own, Matching):
+        raise InputError(
+            f"a run of matching can be distilled, and {teacher.folder} was trained by {type(own).__name__}; distil the "
+            "run that it came from, or train one."
+        )
+    if guidance is not None and not recipe.kind.classes:
+        raise InputError("guidance contrasts a class with none, and this run has no classes; leave --guidance out.")
+    meaning = Matching(own.path, predict=own.predict, data_std=own.data_std, before=own.before)
+    plain = own.predict == "velocity" and own.data_std is None and own.before is None
+    # A diffusion model is distilled as the flow that it is, on straight lines.
+    flow = own if plain else Matching(coupling=own.coupling, times=own.times, source=own.source)
+    student = as_flow_map(replace(recipe, objective=flow), partial(make, before=None if plain else meaning))
+    named = RunRef(str(teacher.folder.expanduser().resolve()), fingerprint(network), guidance)
+    return replace(student, evaluations=steps, guidance=None, noise=None, teacher=named)
+
+
+def with_teacher(recipe: Recipe, network: nn.Module) -> Recipe:
+    """The recipe with its teacher at hand, as training needs it.
+
+    Args:
+        recipe: of a student.
+        network: the teacher's, with its averaged weights, on the device of the training.
+
+    Raises:
+        CheckpointError: if the teacher is no longer what it was.
+    """
+    objective, named = recipe.objective, recipe.teacher
+    assert isinstance(objective, FlowMapMatching)
+    assert named is not None
+    if fingerprint(network) != named.fingerprint:
+        raise CheckpointError(
+            f"the teacher {named.path} is no longer the one that this run was made with; restore it, or distil anew."
+        )
+    network = network.eval().requires_grad_(False)
+    before = objective.before
+    velocity = network if before is None else before.carried(network, objective.path)
+    if named.guidance is not None:
+        velocity = named.guidance(velocity)
+    return replace(recipe, objective=replace(objective, teacher=velocity))
+
+
+def started(network: nn.Module, teacher: Path) -> dict[str, Tensor]:
+    """The weights at which a student begins: its teacher's, and of the second time its own, which add nothing yet.
+
+    Raises:
+        CheckpointError: if the teacher's weights are those of another network.
+    """
+    own, weights = network.state_dict(), load_weights(teacher)
+    merged: Mapping[str, Tensor] = {**{name: own[name] for name in own if name.startswith(SECOND)}, **weights}
+    checkpoint.check_fit(merged, own, f"the teacher {teacher}")
+    return dict(merged)

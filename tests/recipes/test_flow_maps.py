@@ -1,0 +1,103 @@
+"""Recipes of flow maps, and of students."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rheos.core import CheckpointError, InputError, Rng
+from rheos.guidance import ClassifierFree
+from rheos.nn import MLP
+from rheos.objectives import Compositional, FlowMapMatching, Matching, lagrangian, mean_flow, shortcut
+from rheos.objectives.times import Uniform
+from rheos.paths import Affine
+from rheos.recipes import Build, Recipe, Run, as_flow_map, distilled, images, toy, with_teacher
+from rheos.schedules import Discrete, LinearBetas
+from rheos.solvers import Euler
+from rheos.training import checkpoint
+
+
+class OneTime(nn.Module):
+    """A network of one time."""
+
+
+def test_a_map_takes_over_what_the_flow_had() -> None:
+    recipe = toy()
+    own = replace(recipe.objective, path=Affine(), times=Uniform(stratified=True))
+    made = as_flow_map(replace(recipe, objective=own), lagrangian)
+    assert made.objective == lagrangian(times=Uniform(stratified=True))
+    assert as_flow_map(recipe, mean_flow).objective == mean_flow()
+    assert (made.solver, made.evaluations, made.network.options["two_times"]) == (Euler(), 1, True)
+    with pytest.raises(InputError, match="OneTime has no two_times"):
+        as_flow_map(replace(recipe, network=Build(OneTime)), shortcut)
+
+
+def test_images_whose_derivative_is_exact_keep_their_layout() -> None:
+    assert not as_flow_map(images(), lagrangian).training.channels_last
+    assert as_flow_map(images(), shortcut).training.channels_last
+    assert isinstance(as_flow_map(images(), shortcut).objective, FlowMapMatching)
+    assert isinstance(shortcut().identity, Compositional)
+
+
+def teacher(folder: Path, recipe: Recipe) -> tuple[Run, nn.Module]:
+    run = Run(folder, recipe, 0, {})
+    network = run.network()
+    with torch.no_grad():
+        for place, weights in enumerate(network.parameters()):
+            weights.add_(0.05 * Rng(3).fold(place).normal(*weights.shape))
+    return run, network
+
+
+DIFFUSION = Matching(Affine(Discrete(LinearBetas())), predict="noise")
+
+
+@pytest.mark.parametrize("objective", [Matching(), DIFFUSION], ids=["flow", "diffusion"])
+def test_a_student_begins_as_the_flow_that_its_teacher_is(tmp_path: Path, objective: Matching) -> None:
+    run, network = teacher(tmp_path, replace(toy(), objective=objective))
+    student = distilled(run, network, lagrangian, 2, None)
+    assert student.evaluations == 2
+    made = student.objective
+    assert isinstance(made, FlowMapMatching)
+    assert made.before == (None if objective == Matching() else objective)
+    known = student.network(Rng(1))
+    missing = known.load_state_dict(network.state_dict(), strict=False).missing_keys
+    assert all(name.startswith("embedding.gap.") for name in missing)
+    x, t, s = Rng(2).normal(5, 2), torch.tensor(0.3), torch.tensor(0.8)
+    flow = objective.dynamics(network)
+    velocity = flow if made.before is None else Matching(before=made.before).dynamics(network)
+    for end in (None, s):
+        torch.testing.assert_close(made.dynamics(known).rate(x, t, end), velocity.rate(x, t))
+    held = with_teacher(student, network).objective
+    assert isinstance(held, FlowMapMatching)
+    assert held.teacher is not None
+    torch.testing.assert_close(held.teacher(x, t), velocity.rate(x, t))
+
+
+def test_a_teacher_is_guided_as_asked(tmp_path: Path) -> None:
+    run, network = teacher(tmp_path, images(network=MLP, width=8))
+    student = distilled(run, network, shortcut, 1, ClassifierFree(3.0))
+    held = with_teacher(student, network).objective
+    assert isinstance(held, FlowMapMatching)
+    x, t, label = Rng(2).normal(3, 1, 8, 8), torch.full((3,), 0.4), torch.tensor([0, 4, 9])
+
+    def velocity(label: Tensor) -> Tensor:
+        return network(x, t, label)
+
+    assert held.teacher is not None
+    without = velocity(torch.full((3,), -1))
+    torch.testing.assert_close(held.teacher(x, t, label), without + 3 * (velocity(label) - without))
+    assert student.guidance is None
+
+
+def test_another_teacher_is_refused(tmp_path: Path) -> None:
+    run, network = teacher(tmp_path, toy())
+    student = distilled(run, network, shortcut, 1, None)
+    with torch.no_grad():
+        next(network.parameters()).add_(1e-3)
+    with pytest.raises(CheckpointError, match="restore it, or distil anew"):
+        with_teacher(student, network)
+    assert checkpoint.steps(tmp_path / "checkpoints") == []
