@@ -111,6 +111,21 @@ def test_it_ends_where_it_no_longer_helps(
     assert "2 evaluations" in rheos.done("sample", tmp_path / "short", "--n", 2, "--out", tmp_path / "x.csv").out
 
 
+def test_a_run_is_made_straighter_by_pairs(rheos: Any, pair: Path, tmp_path: Path) -> None:
+    words = ("distill", pair / "toy", "--to", "reflow", "--pairs", 300, *SHORT, "--out", tmp_path / "straight")
+    said = rheos.done(*words).out
+    assert "300 of 300 pairs" in said
+    assert "straightness" in said
+    rheos.done("sample", tmp_path / "straight", "--n", 5, "--steps", 3, "--out", tmp_path / "x.csv")
+    # A second time, of the straighter one.
+    again = ("distill", tmp_path / "straight", "--to", "reflow", "--pairs", 100, "--training-steps", 2)
+    assert "100 of 100 pairs" in rheos.done(*again).out
+    assert (tmp_path / "straight-reflow/run.json").is_file()
+    assert "--pairs are those that reflow learns from" in rheos.refused(
+        "distill", pair / "toy", "--to", "shortcut", "--pairs", 5, "--out", tmp_path / "x"
+    )
+
+
 def test_guidance_is_built_in(rheos: Any, trained: Callable[..., Path], tmp_path: Path) -> None:
     teacher = trained("images", "--net", "mlp")
     out = tmp_path / "guided"

@@ -16,9 +16,9 @@ from torch import nn
 from ..core import CheckpointError, InputError, nearest
 from ..core.files import write_whole
 from ..guidance import ClassifierFree
-from ..recipes import Judge, Run, Sampler, distilled, encode, started, with_source
+from ..recipes import Judge, Recipe, Run, Sampler, distilled, encode, rectified, started, with_source
 from ..training import checkpoint
-from .parts import FLOW_MAPS
+from .parts import FLOW_MAPS, METHODS, PAIRS, REFLOW
 from .train import chosen_device, leads, open_run, trained, trained_network
 
 MOST = 4
@@ -42,8 +42,8 @@ FILE = "distillation.json"
 def distill(args: argparse.Namespace) -> int:
     """Make a student of a run, or go on with it."""
     method = args.to.replace("_", "-")
-    if method not in FLOW_MAPS:
-        raise InputError(f"a run cannot be distilled to {args.to!r}; {nearest(method, FLOW_MAPS)}")
+    if method not in METHODS:
+        raise InputError(f"a run cannot be distilled to {args.to!r}; {nearest(method, METHODS)}")
     if not 1 <= args.steps <= MOST:
         raise InputError(f"a student takes from 1 to {MOST} --steps, got {args.steps}; `rheos plan` serves more.")
     teacher = open_run(args)
@@ -63,6 +63,8 @@ def distill(args: argparse.Namespace) -> int:
     if leads():
         early = "" if fitted.step == run.recipe.training.steps else ", where it no longer helped"
         print(f"{look.summary()}; {fitted.step:,} steps{early}, {time.perf_counter() - began:.0f} s of this command.")
+        if method == REFLOW:
+            print(look.straightness(fitted.average))
         print(f"next: rheos sample {folder}, or rheos evaluate {folder}")
     return 0
 
@@ -71,7 +73,8 @@ def _prepared(
     args: argparse.Namespace, method: str, teacher: Run, network: nn.Module, folder: Path
 ) -> tuple[Run, bool]:
     """The student in a folder, and whether it is yet to be made."""
-    options = {"to": method, "steps": args.steps, "guidance": args.guidance, "training_steps": args.training_steps}
+    options = {name: getattr(args, name) for name in ("steps", "guidance", "training_steps", "pairs")}
+    options = {"to": method, **options}
     request = {"recipe": "distill", "options": options, "from": str(teacher.folder.expanduser().resolve())}
     if Run.exists(folder):
         run = Run.open(folder, args.trust)
@@ -81,7 +84,13 @@ def _prepared(
             )
         return run, False
     guidance = None if args.guidance in (None, 1.0) else ClassifierFree(args.guidance)
-    recipe = distilled(teacher, network, FLOW_MAPS[method], args.steps, guidance)
+    if method == REFLOW:
+        pairs = PAIRS if args.pairs is None else args.pairs
+        recipe = rectified(teacher, network, pairs, args.steps, guidance)
+    elif args.pairs is not None:
+        raise InputError("--pairs are those that reflow learns from; leave them out, or take --to reflow.")
+    else:
+        recipe = distilled(teacher, network, FLOW_MAPS[method], args.steps, guidance)
     training = recipe.training
     steps = training.steps if args.training_steps is None else args.training_steps
     training = replace(training, steps=steps, sample_every=max(1, steps // LOOKS))
@@ -140,6 +149,14 @@ class _Looks:
         last = self.student[max(self.student)] if self.student else {}
         return f"{self.judge.name}: {_told(last, 'step')}; teacher {_told(self.teacher, 'evaluation')}"
 
+    def straightness(self, average: nn.Module) -> str:
+        """How straight trajectories were, and are."""
+        before, after = (
+            Sampler(recipe, network, self.run.seed).trajectories(COUNT).straightness
+            for recipe, network in ((self._original, self.network), (self.recipe, average))
+        )
+        return f"straightness {before:.3g} before, {after:.3g} now (0 is straight)"
+
     @property
     def _own(self) -> str:
         return str(self.recipe.evaluations)
@@ -148,11 +165,14 @@ class _Looks:
     def _steps(self) -> list[int]:
         return sorted({*STEPS, self.recipe.evaluations})
 
-    def _teaching(self) -> dict[str, float]:
+    @property
+    def _original(self) -> Recipe:
+        """The teacher's recipe, guided as it teaches."""
         recipe, named = with_source(self.original.recipe, "held_out"), self.recipe.teacher
-        if named is not None and named.guidance is not None:
-            recipe = replace(recipe, guidance=named.guidance)
-        drawn, _ = Sampler(recipe, self.network, self.run.seed).curve(None, COUNT, STEPS)
+        return recipe if named is None or named.guidance is None else replace(recipe, guidance=named.guidance)
+
+    def _teaching(self) -> dict[str, float]:
+        drawn, _ = Sampler(self._original, self.network, self.run.seed).curve(None, COUNT, STEPS)
         return {str(evaluations): self.judge.distance(states) for evaluations, states in drawn.items()}
 
 

@@ -7,6 +7,7 @@ from .identities import Compositional, Eulerian, Identity, Lagrangian
 from .learned import KineticEnergy, LearnedMatching, MetricEnergy
 from .losses import PseudoHuber, Squared
 from .matching import Matching
+from .rectified import Rectified
 from .simulated import SimulatedLikelihood
 from .snapshots import Snapshots, trajectories
 from .sources import Normal, Samples
@@ -26,6 +27,7 @@ __all__ = [
     "MinSNR",
     "Normal",
     "PseudoHuber",
+    "Rectified",
     "Samples",
     "SchroedingerBridge",
     "SimulatedLikelihood",

@@ -4,6 +4,7 @@ from .distilling import distilled, started, with_teacher
 from .flow_maps import as_flow_map
 from .images import Images, images
 from .recipe import Build, DataRef, Generate, Judge, Kind, Recipe, RunRef, Splits
+from .reflow import made_pairs, rectified
 from .run import Run
 from .sampling import Drawn, Sampler
 from .serial import decode, encode
@@ -29,6 +30,8 @@ __all__ = [
     "distilled",
     "encode",
     "images",
+    "made_pairs",
+    "rectified",
     "started",
     "starting_at",
     "toy",

@@ -37,21 +37,32 @@ def distilled(
         InputError: if the run learned no flow of matching, or has nothing to guide, or its network knows no second
             time.
     """
-    recipe, own = teacher.recipe, teacher.recipe.objective
-    if not isinstance(own, Matching):
-        raise InputError(
-            f"a run of matching can be distilled, and {teacher.folder} was trained by {type(own).__name__}; distil the "
-            "run that it came from, or train one."
-        )
-    if guidance is not None and not recipe.kind.classes:
-        raise InputError("guidance contrasts a class with none, and this run has no classes; leave --guidance out.")
-    meaning = Matching(own.path, predict=own.predict, data_std=own.data_std, before=own.before)
-    plain = own.predict == "velocity" and own.data_std is None and own.before is None
-    # A diffusion model is distilled as the flow that it is, on straight lines.
-    flow = own if plain else Matching(coupling=own.coupling, times=own.times, source=own.source)
-    student = as_flow_map(replace(recipe, objective=flow), partial(make, before=None if plain else meaning))
-    named = RunRef(str(teacher.folder.expanduser().resolve()), fingerprint(network), guidance)
+    named, flow, before = taught(teacher, network, teacher.recipe.objective, guidance)
+    student = as_flow_map(replace(teacher.recipe, objective=flow), partial(make, before=before))
     return replace(student, evaluations=steps, guidance=None, noise=None, teacher=named)
+
+
+def taught(
+    teacher: Run, network: nn.Module, objective: object, guidance: Guidance | None
+) -> tuple[RunRef, Matching, Matching | None]:
+    """What a student takes over: the name of its teacher, the objective of the flow that it is to learn, and what its
+    network was trained by until then. A diffusion model is distilled as the flow that it is, on straight lines.
+
+    Raises:
+        InputError: if the run learned no flow of matching, or has nothing to guide.
+    """
+    if not isinstance(objective, Matching):
+        raise InputError(
+            f"a run of matching can be distilled, and {teacher.folder} was trained by {type(objective).__name__}; "
+            "distil the run that it came from, or train one."
+        )
+    if guidance is not None and not teacher.recipe.kind.classes:
+        raise InputError("guidance contrasts a class with none, and this run has no classes; leave --guidance out.")
+    named = RunRef(str(teacher.folder.expanduser().resolve()), fingerprint(network), guidance)
+    if objective.predict == "velocity":
+        return named, objective, objective.before
+    before = Matching(objective.path, predict=objective.predict, data_std=objective.data_std, before=objective.before)
+    return named, Matching(coupling=objective.coupling, times=objective.times, source=objective.source), before
 
 
 def with_teacher(recipe: Recipe, network: nn.Module) -> Recipe:
@@ -64,19 +75,29 @@ def with_teacher(recipe: Recipe, network: nn.Module) -> Recipe:
     Raises:
         CheckpointError: if the teacher is no longer what it was.
     """
-    objective, named = recipe.objective, recipe.teacher
+    objective, named = recipe.objective, require_teacher(recipe, network)
     assert isinstance(objective, FlowMapMatching)
-    assert named is not None
-    if fingerprint(network) != named.fingerprint:
-        raise CheckpointError(
-            f"the teacher {named.path} is no longer the one that this run was made with; restore it, or distil anew."
-        )
     network = network.eval().requires_grad_(False)
     before = objective.before
     velocity = network if before is None else before.carried(network, objective.path)
     if named.guidance is not None:
         velocity = named.guidance(velocity)
     return replace(recipe, objective=replace(objective, teacher=velocity))
+
+
+def require_teacher(recipe: Recipe, network: nn.Module) -> RunRef:
+    """The name of a student's teacher, whose network this is.
+
+    Raises:
+        CheckpointError: if it is another.
+    """
+    named = recipe.teacher
+    assert named is not None
+    if fingerprint(network) != named.fingerprint:
+        raise CheckpointError(
+            f"the teacher {named.path} is no longer the one that this run was made with; restore it, or distil anew."
+        )
+    return named
 
 
 def started(network: nn.Module, teacher: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core import Dynamics, InputError, Rng, integrate
 from ..dynamics import Flow, FlowMap, log_likelihood
 from ..metrics.trajectories import TrajectoryFigures, flow_figures
-from ..objectives import FlowMapMatching, LearnedMatching, Matching, Normal, SimulatedLikelihood
+from ..objectives import FlowMapMatching, LearnedMatching, Matching, Normal, Rectified, SimulatedLikelihood
 from ..paths import Affine
 from ..solvers import RK4, Euler, FixedStep, Midpoint, grids
 from .recipe import Recipe
@@ -163,7 +163,7 @@ class Sampler:
             InputError: if what was learned is not the flow of normal noise.
         """
         objective = self.recipe.objective
-        known = isinstance(objective, Matching | LearnedMatching | SimulatedLikelihood | FlowMapMatching)
+        known = isinstance(objective, Matching | LearnedMatching | SimulatedLikelihood | FlowMapMatching | Rectified)
         if not known or not isinstance(getattr(objective, "source", Normal()), Normal):
             raise InputError("a log-density is that of a flow from normal noise, which this recipe does not learn.")
         device = self._device
