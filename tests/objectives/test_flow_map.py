@@ -17,20 +17,23 @@ from rheos.dynamics import FlowMap
 from rheos.nn import UNet, seeded
 from rheos.objectives import (
     Compositional,
+    Consistency,
     Eulerian,
     FlowMapMatching,
     Identity,
     Lagrangian,
+    consistency,
+    continuous_consistency,
     improved_mean_flow,
     lagrangian,
     mean_flow,
     shortcut,
 )
 from rheos.objectives.derivative import derivative
-from rheos.objectives.identities import Known
+from rheos.objectives.identities import Known, Map
 from rheos.objectives.times import LogitNormal, Uniform
 from rheos.paths import Affine
-from rheos.schedules import VariancePreserving
+from rheos.schedules import Cosine, VariancePreserving
 
 F64 = torch.float64
 EXACT = NormalMap()
@@ -48,7 +51,7 @@ def row_losses(objective: FlowMapMatching, model: Any, state: Any = None) -> Ten
     return objective(model, X1, None, 7, x0=X0, t=T, state=state).rows
 
 
-@pytest.mark.parametrize("make", [mean_flow, improved_mean_flow, lagrangian, shortcut])
+@pytest.mark.parametrize("make", [mean_flow, improved_mean_flow, lagrangian, shortcut, consistency])
 def test_objectives_keep_the_laws(make: Callable[..., FlowMapMatching]) -> None:
     testing.check_objective(make())
     testing.check_objective(make(how="difference", power=1.0, backward=0.5, ramp=5), X1[:6].reshape(6, 2, 1))
@@ -199,6 +202,10 @@ def test_presets_are_those_of_the_papers() -> None:
     assert mean_flow() == FlowMapMatching(Eulerian(), times=LogitNormal(mean=-0.4), diagonal=0.75, averaged=False)
     assert improved_mean_flow().identity == Eulerian(improved=True)
     assert lagrangian(ramp=5) == FlowMapMatching(Lagrangian(), ramp=5)
+    assert consistency().identity == Consistency(halved=50_000)
+    assert continuous_consistency() == FlowMapMatching(
+        Eulerian(evened=0.1, warm=100_000), Affine(Cosine()), diagonal=0.25, averaged=False, to_data=True
+    )
     assert shortcut(diagonal=0.5) == FlowMapMatching(Compositional(), diagonal=0.5)
 
 
@@ -225,10 +232,18 @@ def test_a_network_of_another_shape_or_no_rng_is_refused() -> None:
         FlowMapMatching()(EXACT, X1, None, None, x0=X0, t=T)
 
 
+def exact_map(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    return EXACT(x, t, None, s)
+
+
+def knowing(target: Map = exact_map, seen: int = 0, own: Map = exact_map) -> Known:
+    return Known(own, target, lambda x, t: EXACT(x, t), "exact", torch.full((len(X0),), seen))
+
+
 def test_an_identity_sees_what_it_may_ask() -> None:
     """The improved Eulerian identity follows the network, the plain one the velocity that it is given."""
     x, t, s = X0, T / 2, T / 2 + 0.4
-    known = Known(lambda x, t, s: EXACT(x, t, None, s), lambda *_: X0, lambda *_: X0, "exact")
+    known = knowing(lambda *_: X0)
     noisy = EXACT(x, t) + 1.0
     exact = EXACT(x, t, None, s)
     torch.testing.assert_close(Eulerian(True)(known, x, t, s, noisy), exact + 1.0, rtol=1e-9, atol=1e-9)
@@ -236,6 +251,69 @@ def test_an_identity_sees_what_it_may_ask() -> None:
     # The end of a step moves by the map's slope in x where the start is pushed aside.
     slope = (EXACT.spread(s) / EXACT.spread(t))[:, None]
     torch.testing.assert_close(plain, exact + slope, rtol=1e-9, atol=1e-9)
+
+
+def test_the_end_is_the_same_a_little_later() -> None:
+    x, t, s = X0, T / 2, T / 2 + 0.4
+    v, want = EXACT(x, t), EXACT(x, t, None, s)
+    assert torch.equal(Consistency(1.0)(knowing(), x, t, s, v), v)
+    errors = [
+        float((Consistency(share, least=1e-4)(knowing(), x, t, s, v) - want).abs().max()) for share in (0.02, 0.01)
+    ]
+    # A step of Euler's rule errs by the square of its length.
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.05)
+    assert errors[1] < 1e-3
+
+
+@pytest.mark.parametrize(("seen", "share"), [(0, 0.5), (99, 0.5), (100, 0.25), (250, 0.125), (10_000, 1 / 64)])
+def test_gaps_are_halved_by_stages(seen: int, share: float) -> None:
+    times = []
+
+    def target(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        times.append(t)
+        return exact_map(x, t, s)
+
+    t, s = torch.full((64,), 0.2, dtype=F64), torch.ones(64, dtype=F64)
+    Consistency(halved=100)(knowing(target, seen), X0, t, s, EXACT(X0, t))
+    torch.testing.assert_close(times[0], 0.2 + 0.8 * torch.full((64,), share, dtype=F64))
+
+
+def test_targets_are_evened_out_and_warmed_up() -> None:
+    x, t, s = X0, T / 2, T / 2 + 0.4
+    v = EXACT(x, t)
+
+    def own(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        return EXACT(x, t, None, s) + 2 * (s - t)[:, None]
+
+    far = Eulerian()(knowing(own=own), x, t, s, v)
+    now = own(x, t, s)
+    near = Eulerian(evened=0.5)(knowing(own=own), x, t, s, v)
+    size = (far - now).square().mean(1, keepdim=True).sqrt()
+    torch.testing.assert_close(near - now, (far - now) / (size + 0.5))
+    half = Eulerian(warm=100)(knowing(own=own, seen=49), x, t, s, v)
+    torch.testing.assert_close(half - v, (far - v) / 2)
+    torch.testing.assert_close(Eulerian(warm=100)(knowing(own=own, seen=500), x, t, s, v), far)
+
+
+def test_steps_may_all_end_at_the_data() -> None:
+    t, s = asked(FlowMapMatching(Compositional(), diagonal=0.25, to_data=True))
+    assert bool(((s == 1) | (s == t)).all())
+    assert float((s == t).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert float(t.mean()) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"),
+    [
+        (Consistency, {"share": 0.0}),
+        (Consistency, {"least": 0.9}),
+        (Eulerian, {"warm": -1}),
+        (Eulerian, {"evened": -1}),
+    ],
+)
+def test_settings_of_an_identity_that_make_no_sense_are_refused(make: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"(needed|0 or more), got"):
+        make(**wrong)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])

@@ -10,13 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from rheos.core import CheckpointError, InputError, Rng
+from rheos.couplings import BatchOT
+from rheos.dynamics import RestartNoise
 from rheos.guidance import ClassifierFree
 from rheos.nn import MLP
-from rheos.objectives import Compositional, FlowMapMatching, Matching, lagrangian, mean_flow, shortcut
+from rheos.objectives import (
+    Compositional,
+    FlowMapMatching,
+    Matching,
+    consistency,
+    continuous_consistency,
+    lagrangian,
+    mean_flow,
+    shortcut,
+)
 from rheos.objectives.times import Uniform
 from rheos.paths import Affine
 from rheos.recipes import Build, Recipe, Run, as_flow_map, distilled, images, toy, with_teacher
-from rheos.schedules import Discrete, LinearBetas
+from rheos.schedules import Cosine, Discrete, LinearBetas
 from rheos.solvers import Euler
 from rheos.training import checkpoint
 
@@ -34,6 +45,30 @@ def test_a_map_takes_over_what_the_flow_had() -> None:
     assert (made.solver, made.evaluations, made.network.options["two_times"]) == (Euler(), 1, True)
     with pytest.raises(InputError, match="OneTime has no two_times"):
         as_flow_map(replace(recipe, network=Build(OneTime)), shortcut)
+
+
+def test_a_map_that_leads_to_data_only_is_sampled_with_restarts() -> None:
+    made = as_flow_map(toy(), consistency)
+    assert made.noise == RestartNoise()
+    assert as_flow_map(toy(), continuous_consistency).objective == continuous_consistency(
+        times=Uniform(stratified=True)
+    )
+    coupled = replace(toy(), objective=Matching(coupling=BatchOT()))
+    assert as_flow_map(coupled, consistency).noise is None
+
+
+def test_a_student_on_a_path_of_its_own_begins_as_its_teacher(tmp_path: Path) -> None:
+    run, network = teacher(tmp_path, toy())
+    student = distilled(run, network, continuous_consistency, 1, None)
+    made = student.objective
+    assert isinstance(made, FlowMapMatching)
+    assert (made.path, made.before) == (Affine(Cosine()), Matching())
+    held = with_teacher(student, network).objective
+    assert isinstance(held, FlowMapMatching)
+    assert held.teacher is not None
+    x, t = Rng(2).normal(5, 2), torch.tensor(0.3)
+    want = Matching(Affine(Cosine()), before=Matching()).dynamics(network).rate(x, t)
+    torch.testing.assert_close(held.teacher(x, t), want)
 
 
 def test_images_whose_derivative_is_exact_keep_their_layout() -> None:

@@ -88,6 +88,21 @@ def test_a_curve_that_starts_with_some_data_and_stands_still_points_by_the_ident
     assert float(frame.flux) == 0.0
 
 
+def test_what_bisection_finds_has_a_derivative_and_none_at_an_end() -> None:
+    schedule, times = Copy(Fixed()), torch.tensor([0.05, 0.3, 0.71, 0.98], dtype=torch.float64)
+    ratio = Fixed()(times)[0] / Fixed()(times)[1]
+
+    def found(ratio: Tensor) -> Tensor:
+        return schedule.time_of(ratio, torch.ones_like(ratio))
+
+    values, slope = torch.func.jvp(found, (ratio,), (torch.ones_like(ratio),))
+    torch.testing.assert_close(values, times)
+    difference = (found(ratio + 1e-6) - found(ratio - 1e-6)) / 2e-6
+    torch.testing.assert_close(slope, difference, rtol=1e-5, atol=1e-5)
+    beyond = torch.tensor([0.0, 1e25], dtype=torch.float64)
+    assert not torch.func.jvp(found, (beyond,), (torch.ones_like(beyond),))[1].any()
+
+
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 2e-7), (torch.float64, 1e-15)])
 def test_bisection_finds_times_to_rounding(dtype: torch.dtype, error: float) -> None:
     t = torch.tensor([[0.05, 0.3], [0.71, 0.98]], dtype=dtype)

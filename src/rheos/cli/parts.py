@@ -29,6 +29,8 @@ from ..objectives import (
     SimulatedLikelihood,
     Squared,
     VelocityWeight,
+    consistency,
+    continuous_consistency,
     improved_mean_flow,
     lagrangian,
     mean_flow,
@@ -144,6 +146,8 @@ FLOW_MAPS: Mapping[str, Callable[..., FlowMapMatching]] = {
     "improved-mean-flow": improved_mean_flow,
     "lagrangian": lagrangian,
     "shortcut": shortcut,
+    "consistency": consistency,
+    "continuous-consistency": continuous_consistency,
 }
 REFLOW = "reflow"
 METHODS = (REFLOW, *FLOW_MAPS)

@@ -2,8 +2,16 @@
 
 from . import losses, sources, times, weights
 from .bridge import SchroedingerBridge, Twin
-from .flow_map import FlowMapMatching, improved_mean_flow, lagrangian, mean_flow, shortcut
-from .identities import Compositional, Eulerian, Identity, Lagrangian
+from .flow_map import (
+    FlowMapMatching,
+    consistency,
+    continuous_consistency,
+    improved_mean_flow,
+    lagrangian,
+    mean_flow,
+    shortcut,
+)
+from .identities import Compositional, Consistency, Eulerian, Identity, Lagrangian
 from .learned import KineticEnergy, LearnedMatching, MetricEnergy
 from .losses import PseudoHuber, Squared
 from .matching import Matching
@@ -15,6 +23,7 @@ from .weights import EDMWeight, MinSNR, VelocityWeight
 
 __all__ = [
     "Compositional",
+    "Consistency",
     "EDMWeight",
     "Eulerian",
     "FlowMapMatching",
@@ -35,6 +44,8 @@ __all__ = [
     "Squared",
     "Twin",
     "VelocityWeight",
+    "consistency",
+    "continuous_consistency",
     "improved_mean_flow",
     "lagrangian",
     "losses",

@@ -21,8 +21,9 @@ from ..core.rng import Rng, Stream
 from ..couplings import Independent
 from ..dynamics import FlowMap
 from ..paths import Affine
+from ..schedules import Cosine
 from .derivative import Derivative
-from .identities import Compositional, Eulerian, Identity, Known, Lagrangian
+from .identities import Compositional, Consistency, Eulerian, Identity, Known, Lagrangian
 from .losses import Distance, Squared
 from .matching import Matching
 from .rows import drawn
@@ -52,6 +53,8 @@ class FlowMapMatching:
         how: derivatives are taken: "exact" or by "difference".
         ramp: rows of training over which gaps grow from nothing to their whole length; 0 begins with whole ones.
         backward: the share of rows off the diagonal whose step leads from data to noise: for inversion and likelihood.
+        to_data: let every step off the diagonal end at the data, as consistency models do. Such a map is sampled with
+            restarts in more steps than one.
         power: p of the weight ``1/(loss + .001)**p`` of a row. MeanFlow has 1, which evens losses out and no longer
             has the conditional mean as its minimiser; 0 has.
         loss: the distance between prediction and target.
@@ -72,6 +75,7 @@ class FlowMapMatching:
     how: Derivative = "exact"
     ramp: int = 0
     backward: float = 0.0
+    to_data: bool = False
     power: float = 0.0
     loss: Distance = Squared()
     source: Source[Tensor] = Normal()
@@ -120,7 +124,8 @@ class FlowMapMatching:
         t, s = self._steps(t, keys)
         x, _, v = self.path.sample(x0, x1, t)
         model, average = self._meant(model), self._meant(state if self.averaged and state is not None else model)
-        target = self._target(model, average, x, cond, t, s, v)
+        seen = torch.zeros(len(x1), dtype=torch.int64, device=x1.device) if keys.row is None else keys.row
+        target = self._target(model, average, x, cond, t, s, v, seen)
         prediction = model(x, t, *_given(cond), s=s)
         if prediction.shape != x.shape:
             raise ShapeError(
@@ -134,6 +139,8 @@ class FlowMapMatching:
         """Where each row's step starts and ends."""
         other = self.times.warp(keys.uniform(dtype=torch.float32)).to(t.dtype).clamp(0.0, 1.0)
         start, end = torch.minimum(t, other), torch.maximum(t, other)
+        if self.to_data:
+            start, end = t, torch.ones_like(t)
         if self.ramp and keys.row is not None:
             end = start + (end - start) * ((keys.row + 1) / self.ramp).clamp(max=1.0).to(t.dtype)
         back = keys.fold(1).uniform() < self.backward
@@ -143,7 +150,15 @@ class FlowMapMatching:
 
     @torch.no_grad()
     def _target(
-        self, model: Model, average: Model, x: Tensor, cond: Cond | None, t: Tensor, s: Tensor, v: Tensor
+        self,
+        model: Model,
+        average: Model,
+        x: Tensor,
+        cond: Cond | None,
+        t: Tensor,
+        s: Tensor,
+        v: Tensor,
+        seen: Tensor,
     ) -> Tensor:
         """What the network is to give in every row; ``v`` is the conditional velocity."""
         if self.teacher is not None:
@@ -161,6 +176,7 @@ class FlowMapMatching:
             target=lambda x, t, s: average(x, t, *told, s=s),
             velocity=velocity,
             how=self.how,
+            seen=seen[moves],
         )
         found = self.identity(known, x[moves], t[moves], s[moves], v[moves])
         return v.index_copy(0, moves, found.to(v.dtype))
@@ -201,6 +217,18 @@ def improved_mean_flow(**parts: Any) -> FlowMapMatching:
 def lagrangian(**parts: Any) -> FlowMapMatching:
     """Lagrangian self-distillation (Boffi, Albergo and Vanden-Eijnden 2025), its targets made by the average."""
     return FlowMapMatching(Lagrangian(), **parts)
+
+
+def consistency(**parts: Any) -> FlowMapMatching:
+    """Consistency models made easy (Geng et al. 2025): gaps halved every 50,000 rows."""
+    given = {"to_data": True, "diagonal": 0.25, "averaged": False}
+    return FlowMapMatching(Consistency(halved=50_000), **{**given, **parts})
+
+
+def continuous_consistency(**parts: Any) -> FlowMapMatching:
+    """Continuous-time consistency models (Lu and Song 2024, sCM): of the circular path, evened out and warmed up."""
+    given = {"path": Affine(Cosine()), "to_data": True, "diagonal": 0.25, "averaged": False}
+    return FlowMapMatching(Eulerian(evened=0.1, warm=100_000), **{**given, **parts})
 
 
 def shortcut(**parts: Any) -> FlowMapMatching:

@@ -39,7 +39,11 @@ def distilled(
     """
     named, flow, before = taught(teacher, network, teacher.recipe.objective, guidance)
     student = as_flow_map(replace(teacher.recipe, objective=flow), partial(make, before=before))
-    return replace(student, evaluations=steps, guidance=None, noise=None, teacher=named)
+    made = student.objective
+    if isinstance(made, FlowMapMatching) and made.path != flow.path and before is None:
+        # The student's path is its own, to which the teacher's flow is carried over.
+        student = replace(student, objective=replace(made, before=Matching(flow.path)))
+    return replace(student, evaluations=steps, guidance=None, teacher=named)
 
 
 def taught(

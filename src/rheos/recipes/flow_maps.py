@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from ..core import InputError
+from ..dynamics import RestartNoise
 from ..objectives import Compositional, FlowMapMatching
 from ..objectives.times import Times, Uniform
+from ..paths import Affine
 from ..solvers import Euler, grids
 from .recipe import Build, Recipe
 
@@ -28,7 +30,11 @@ def as_flow_map(recipe: Recipe, make: Callable[..., FlowMapMatching]) -> Recipe:
         InputError: if the network cannot be told a second time.
     """
     own = recipe.objective
-    made = make(**{name: getattr(own, name) for name in SHARED if hasattr(own, name)})
+    shared = {name: getattr(own, name) for name in SHARED if hasattr(own, name)}
+    if shared.get("path") == Affine():
+        # Straight lines are nobody's choice: some objectives have a path of their own.
+        del shared["path"]
+    made = make(**shared)
     times: Times | None = getattr(own, "times", None)
     if times is not None and made.times == Uniform():
         made = replace(made, times=times)
@@ -43,6 +49,8 @@ def as_flow_map(recipe: Recipe, make: Callable[..., FlowMapMatching]) -> Recipe:
         grid=grids.Uniform(),
         evaluations=1,
         training=training,
+        # A map that leads to data only takes another step from there.
+        noise=RestartNoise() if made.to_data and made.coupling.independent else None,
     )
 
 

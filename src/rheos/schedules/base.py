@@ -74,12 +74,22 @@ class Schedule(ABC):
     def time_of(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The time at which this schedule has the ratio ``alpha : sigma``; the nearest end where it has it nowhere."""
         low, high = torch.zeros_like(alpha), torch.ones_like(alpha)
-        for _ in range(60 if alpha.dtype == torch.float64 else 30):
+        halvings = 60 if alpha.dtype == torch.float64 else 30
+        for _ in range(halvings):
             middle = (low + high) / 2
             a, s = self(middle)
             early = a * sigma < s * alpha
             low, high = torch.where(early, middle, low), torch.where(early, high, middle)
-        return (low + high) / 2
+        return self._followed(((low + high) / 2).detach(), alpha, sigma, 2.0 ** (2 - halvings))
+
+    def _followed(self, t: Tensor, alpha: Tensor, sigma: Tensor, margin: float) -> Tensor:
+        """The time ``t`` of the ratio ``alpha : sigma``, with the derivative that a bisection has lost: that of the
+        implicit function, and none at an end, where a ratio that is not reached is held."""
+        (a, s), (d_a, d_s) = self(t), self.derivative(t)
+        slope = (d_a * sigma - d_s * alpha).detach()
+        known = torch.isfinite(slope) & (slope != 0) & (t > margin) & (t < 1 - margin)
+        step = torch.where(known, (a * sigma - s * alpha) / torch.where(known, slope, 1.0), 0.0)
+        return t - (step - step.detach())
 
     @property
     def bounded(self) -> bool:
