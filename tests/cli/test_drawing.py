@@ -78,7 +78,12 @@ def test_every_grid_samples(rheos: Any, labelled: Path, tmp_path: Path, grid: st
     rheos.done("sample", labelled, "--n", 2, "--grid", grid, "--steps", 1, "--out", tmp_path / "x.npz")
 
 
-@pytest.mark.parametrize("noise", TABLES["noise"])
+def test_restarts_are_those_of_a_map(rheos: Any, labelled: Path, tmp_path: Path) -> None:
+    refused = rheos.refused("sample", labelled, "--noise", "restarts", "--out", tmp_path / "x.npz")
+    assert "which takes a flow map, got a Flow" in refused
+
+
+@pytest.mark.parametrize("noise", [name for name in TABLES["noise"] if name != "restarts"])
 def test_every_noise_samples(rheos: Any, labelled: Path, tmp_path: Path, noise: str) -> None:
     drawn = []
     for name in ("none", noise, noise):
