@@ -15,10 +15,18 @@ import compare_tables
 import coupling_tables
 import few_tables
 import pipeline_tables
+import step_tables
 from kept import RESULTS, read, spread
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("README.md", "docs/measured.md", "docs/compared.md", "docs/few_evaluations.md", "docs/claims.md")
+FILES = (
+    "README.md",
+    "docs/measured.md",
+    "docs/compared.md",
+    "docs/few_evaluations.md",
+    "docs/flow_maps.md",
+    "docs/claims.md",
+)
 TABLE = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -103,6 +111,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **coupling_tables.TABLES,
     **few_tables.TABLES,
     **pipeline_tables.TABLES,
+    **step_tables.TABLES,
 }
 
 
