@@ -159,6 +159,16 @@ def test_a_teacher_that_changed_is_refused(rheos: Any, pair: Path, tmp_path: Pat
     assert "no longer the one that this run was made with" in rheos.refused(*words)
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", '{"student": {"two": {}}}', '{"teacher": 5}'])
+def test_damaged_looks_are_named(rheos: Any, pair: Path, content: str) -> None:
+    folder = pair / "toy-lagrangian"
+    whole = (folder / "distillation.json").read_text()
+    (folder / "distillation.json").write_text(content)
+    refused = rheos.refused("distill", pair / "toy", "--to", "lagrangian", *SHORT)
+    assert "distillation.json is damaged" in refused
+    (folder / "distillation.json").write_text(whole)
+
+
 @pytest.mark.parametrize("objective", ["mean_flow", "shortcut", "consistency", "continuous-consistency"])
 def test_a_map_is_trained_from_scratch_by_name(rheos: Any, tmp_path: Path, objective: str) -> None:
     out = tmp_path / "run"

@@ -59,8 +59,11 @@ def test_a_pair_is_a_noise_and_where_the_teacher_leads_it(pair: tuple[Run, nn.Mo
     assert torch.equal(x[::2, 1], states)
     assert isinstance(own, Tensor)
     assert torch.equal(labels, own.repeat_interleave(2))
-    noise = run.recipe.objective.prior(Rng(5).rows(torch.arange(20)), torch.empty(20, 1, 8, 8))
+    noise = run.recipe.objective.prior(Rng(5).fold(reflow.NOISES).rows(torch.arange(20)), torch.empty(20, 1, 8, 8))
     assert torch.equal(x[1::2, 0], noise[1::2])
+    # A student is looked at from other noises than it learned from.
+    shown = run.recipe.objective.prior(Rng(5).rows(torch.arange(20)), torch.empty(20, 1, 8, 8))
+    assert not (x[:, :1] == shown[:, None]).flatten(1).any()
     # Those from data begin somewhere else, which is noise all the same.
     assert not torch.equal(x[::2, 0], noise[::2])
 
@@ -99,7 +102,7 @@ def test_noise_makes_the_pairs_where_there_are_too_few_data(
     splits = run.recipe.kind.open(None)
     few = type(splits)(splits.training.subset(torch.arange(3)), splits.held_out, splits.fingerprint)  # type: ignore[attr-defined]
     x = made_pairs(run, network, few).x
-    noise = run.recipe.objective.prior(Rng(5).rows(torch.arange(20)), torch.empty(20, 1, 8, 8))
+    noise = run.recipe.objective.prior(Rng(5).fold(reflow.NOISES).rows(torch.arange(20)), torch.empty(20, 1, 8, 8))
     same = (x[:, 0] == noise).flatten(1).all(1)
     assert same.tolist() == [row % 2 == 1 or row >= 6 for row in range(20)]
 

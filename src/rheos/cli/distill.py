@@ -114,11 +114,14 @@ class _Looks:
         self.run, self.original, self.network = run, teacher, network
         self.recipe = with_source(run.recipe, "held_out")
         self.file = run.folder / FILE
-        found: dict[str, Any] = json.loads(self.file.read_text()) if self.file.is_file() else {}
-        self.teacher: dict[str, float] = found.get("teacher", {})
-        self.student: dict[int, dict[str, float]] = {
-            int(step): figures for step, figures in found.get("student", {}).items()
-        }
+        try:
+            found: dict[str, Any] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+            self.teacher: dict[str, float] = dict(found.get("teacher", {}))
+            self.student: dict[int, dict[str, float]] = {
+                int(step): dict(figures) for step, figures in found.get("student", {}).items()
+            }
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.file} is damaged ({error}); restore it from a copy.") from error
 
     @cached_property
     def judge(self) -> Judge:
@@ -153,7 +156,7 @@ class _Looks:
         """How straight trajectories were, and are."""
         before, after = (
             Sampler(recipe, network, self.run.seed).trajectories(COUNT).straightness
-            for recipe, network in ((self._original, self.network), (self.recipe, average))
+            for recipe, network in ((self._taught_by, self.network), (self.recipe, average))
         )
         return f"straightness {before:.3g} before, {after:.3g} now (0 is straight)"
 
@@ -166,13 +169,13 @@ class _Looks:
         return sorted({*STEPS, self.recipe.evaluations})
 
     @property
-    def _original(self) -> Recipe:
+    def _taught_by(self) -> Recipe:
         """The teacher's recipe, guided as it teaches."""
         recipe, named = with_source(self.original.recipe, "held_out"), self.recipe.teacher
         return recipe if named is None or named.guidance is None else replace(recipe, guidance=named.guidance)
 
     def _teaching(self) -> dict[str, float]:
-        drawn, _ = Sampler(self._original, self.network, self.run.seed).curve(None, COUNT, STEPS)
+        drawn, _ = Sampler(self._taught_by, self.network, self.run.seed).curve(None, COUNT, STEPS)
         return {str(evaluations): self.judge.distance(states) for evaluations, states in drawn.items()}
 
 

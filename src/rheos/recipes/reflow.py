@@ -27,6 +27,9 @@ SHARD = 2_000
 STEPS = 32
 """Evaluations of a pair. Adams-Bashforth 3 then errs by less than what a network learns."""
 
+NOISES = 2
+"""Folded into the seed: the noises of pairs are those of no sample."""
+
 SHARDS = "reflow"
 """Where a run keeps its pairs."""
 
@@ -93,7 +96,7 @@ def made_pairs(run: Run, network: nn.Module, splits: Splits, tell: Callable[[str
 def _shard(run: Run, network: nn.Module, splits: Splits, rows: Tensor) -> dict[str, Tensor]:
     """The pairs of these numbers: even ones begin at a datum, as long as there are any, odd ones at a noise."""
     recipe, device = with_source(run.recipe, "training"), next(network.parameters()).device
-    flow, keys = _flow(run.recipe, network), Rng(run.seed).rows(rows)
+    flow, keys = _flow(run.recipe, network), Rng(run.seed).fold(NOISES).rows(rows)
     datum = rows // 2
     backward = (rows % 2 == 0) & (datum < len(splits.training))
     x, cond = States(splits.training, recipe.kind.read).take(datum % len(splits.training), keys.key)
