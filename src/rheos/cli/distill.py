@@ -16,7 +16,7 @@ from torch import nn
 from ..core import CheckpointError, InputError, nearest
 from ..core.files import write_whole
 from ..guidance import ClassifierFree
-from ..recipes import Judge, Recipe, Run, Sampler, distilled, encode, rectified, started, with_source
+from ..recipes import Judge, Recipe, Run, Sampler, distilled, encode, rectified, started, teaching, with_source
 from ..training import checkpoint
 from .parts import FLOW_MAPS, METHODS, PAIRS, REFLOW
 from .train import chosen_device, leads, open_run, trained, trained_network
@@ -170,9 +170,10 @@ class _Looks:
 
     @property
     def _taught_by(self) -> Recipe:
-        """The teacher's recipe, guided as it teaches."""
-        recipe, named = with_source(self.original.recipe, "held_out"), self.recipe.teacher
-        return recipe if named is None or named.guidance is None else replace(recipe, guidance=named.guidance)
+        """The teacher's recipe, as it teaches."""
+        named = self.recipe.teacher
+        assert named is not None
+        return teaching(self.original, named)
 
     def _teaching(self) -> dict[str, float]:
         drawn, _ = Sampler(self._taught_by, self.network, self.run.seed).curve(None, COUNT, STEPS)

@@ -14,7 +14,7 @@ from ..core.files import write_whole
 from ..couplings import Diagnosis
 from ..evaluation import Report, trajectory_rows
 from ..nn import parameter_count
-from ..recipes import Recipe, Run, Sampler, Splits, with_source
+from ..recipes import Recipe, Run, Sampler, Splits, teaching, with_source
 from ..solvers import FixedStep
 from ..solvers.plans import fingerprint
 from ..training.pairing import DIAGNOSIS
@@ -73,7 +73,7 @@ def _teacher_curves(args: argparse.Namespace, run: Run, splits: Splits) -> dict[
     if fingerprint(network) != named.fingerprint:
         logger.warning("the teacher %s is no longer the one that taught this run; it is not shown.", named.path)
         return {}
-    sampler = Sampler(replace(teacher.recipe, guidance=named.guidance), network, args.seed, args.batch)
+    sampler = Sampler(teaching(teacher, named), network, args.seed, args.batch)
     findings = teacher.recipe.kind.measure(sampler, splits, args.n, teacher.measures, args.weights)
     return {f"{name}, of the teacher": curve for name, curve in findings.curves.items()}
 

@@ -1,6 +1,6 @@
 """Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
-from .distilling import distilled, started, with_teacher
+from .distilling import distilled, started, teaching, with_teacher
 from .flow_maps import as_flow_map
 from .images import Images, images
 from .recipe import Build, DataRef, Generate, Judge, Kind, Recipe, RunRef, Splits
@@ -34,6 +34,7 @@ __all__ = [
     "rectified",
     "started",
     "starting_at",
+    "teaching",
     "toy",
     "with_source",
     "with_teacher",

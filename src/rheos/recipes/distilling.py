@@ -16,6 +16,7 @@ from ..training import checkpoint, load_weights
 from .flow_maps import as_flow_map
 from .recipe import Recipe, RunRef
 from .run import Run
+from .sources import with_source
 
 SECOND = "embedding.gap."
 """Names of weights that a network of two times has besides those of one."""
@@ -102,6 +103,12 @@ def require_teacher(recipe: Recipe, network: nn.Module) -> RunRef:
             f"the teacher {named.path} is no longer the one that this run was made with; restore it, or distil anew."
         )
     return named
+
+
+def teaching(teacher: Run, named: RunRef) -> Recipe:
+    """The teacher's recipe as it is shown beside a student: from held-out states, under the guidance that it taught
+    with."""
+    return replace(with_source(teacher.recipe, "held_out"), guidance=named.guidance)
 
 
 def started(network: nn.Module, teacher: Path) -> dict[str, Tensor]:
