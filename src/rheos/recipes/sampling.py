@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ class Sampler:
         start = self.recipe.objective.prior(rng, torch.empty(count, *self.recipe.kind.shape, device=device))
         with evaluating(self.network):
             return flow_figures(
-                self._velocity,
+                _as_velocity(self._flow),
                 start,
                 solver=Midpoint(),
                 grid=grids.Uniform()(FINE, device=device),
@@ -167,8 +167,7 @@ class Sampler:
         if not known or not isinstance(getattr(objective, "source", Normal()), Normal):
             raise InputError("a log-density is that of a flow from normal noise, which this recipe does not learn.")
         device = self._device
-        flow = objective.dynamics(self.network)
-        flow = flow.flow if isinstance(flow, FlowMap) else flow
+        flow = _as_velocity(objective.dynamics(self.network))
         scale = objective.path.prior(torch.ones((), device=device))
         backward = grids.Cosine()(STEPS, device=device).flip(0)
         found = []
@@ -194,8 +193,8 @@ class Sampler:
         """What a sample is carried by: the flow, or its map under Euler's rule, with noise added where the recipe says
         so."""
         flow, noise = self._flow, self.recipe.noise
-        if isinstance(flow, FlowMap) and not isinstance(self.recipe.solver, Euler):
-            flow = flow.flow
+        if not isinstance(self.recipe.solver, Euler):
+            flow = _as_velocity(flow)
         if noise is None:
             return flow
         path = getattr(self.recipe.objective, "path", None)
@@ -211,12 +210,6 @@ class Sampler:
         """The dynamics of the network, guided where the recipe says so."""
         flow = self.recipe.objective.dynamics(self.network)
         return flow if self.recipe.guidance is None else flow.over(self.recipe.guidance)
-
-    @property
-    def _velocity(self) -> Dynamics[Tensor]:
-        """The same as a velocity: that of a map is the one on its diagonal."""
-        flow = self._flow
-        return flow.flow if isinstance(flow, FlowMap) else flow
 
     @property
     def _device(self) -> torch.device:
@@ -248,6 +241,11 @@ class Sampler:
                 f"{labels.flatten().tolist()[:10]}."
             )
         return labels
+
+
+def _as_velocity(dynamics: Any) -> Any:
+    """The dynamics; of a map its flow, by the velocity on the diagonal."""
+    return dynamics.flow if isinstance(dynamics, FlowMap) else dynamics
 
 
 @contextmanager
