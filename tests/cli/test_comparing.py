@@ -26,6 +26,14 @@ def test_a_comparison_is_made_resumed_and_kept_apart(rheos: Any, tmp_path: Path)
     more = rheos.done(*words[:-4], "flow", "v", "--seeds", 2, "--out", tmp_path / "out")
     assert more.err.count("of 4:") == 3
     assert "other settings" in rheos.refused(*words, "--steps", 50)
+    # A field that rheos did not have when the comparison began has its default.
+    file = tmp_path / "out" / "study.json"
+    content = json.loads(file.read_text())
+    assert content["recipe"].pop("teacher", 0) is None
+    file.write_text(json.dumps(content))
+    assert "of 2" not in rheos.done(*words).err
+    file.write_text("{")
+    assert "damaged" in rheos.refused(*words)
     run = next((tmp_path / "out" / "runs" / "ddpm").glob("*/seed-0"))
     rheos.done("sample", run, "--n", 3, "--out", tmp_path / "x.png")
 

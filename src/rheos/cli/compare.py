@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from ..compare import Study, page, scaled
 from ..compare.contenders import USUAL
 from ..core import CheckpointError, InputError
 from ..core.files import write_whole
-from ..recipes import encode
+from ..recipes import Recipe, decode, encode
 from .parts import resolve
-from .train import chosen_device
+from .train import chosen_device, trusted_by
 
 RATES = (1e-3, 3e-3)
 """Learning rates that each side tries, when none are named."""
@@ -47,7 +48,7 @@ def compare(args: argparse.Namespace) -> int:
         chosen_device(args.device),
         args.sweep,
     )
-    _require_own(out, {"recipe": encode(recipe), "samples": study.count})
+    _require_own(out, recipe, study.count, trusted_by(args))
     result = study.run(_say)
     if args.widths:
         result["scaling"] = scaled(
@@ -63,19 +64,24 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _require_own(out: Path, made: object) -> None:
+def _require_own(out: Path, recipe: Recipe, samples: int, trusted: Collection[str]) -> None:
     """Make the folder of a comparison, or see that it is this one's.
 
     Raises:
-        CheckpointError: if it is of another comparison, or of something else.
+        CheckpointError: if it is of another comparison, or of something else, or damaged.
     """
     file = out / "study.json"
-    content = json.dumps(made, indent=1) + "\n"
     if not file.exists():
         if out.exists() and any(out.iterdir()):
             raise CheckpointError(f"{out} exists and is no comparison; give --out another name.")
-        write_whole(file, content)
-    elif json.loads(file.read_text()) != made:
+        write_whole(file, json.dumps({"recipe": encode(recipe), "samples": samples}, indent=1) + "\n")
+        return
+    try:
+        content = json.loads(file.read_text())
+        known = (encode(decode(content["recipe"], trusted)), content["samples"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged ({error!r}); restore it from a copy.") from error
+    if known != (encode(recipe), samples):
         raise CheckpointError(
             f"{out} is a comparison on another network, other data or other settings; give --out another name."
         )

@@ -183,7 +183,7 @@ def _compare(commands: Any) -> None:
     add("--width", type=int, help="features of the network")
     add("--steps", type=int, help="optimiser steps of each training")
     add("--batch", type=int, help="rows of the global batch")
-    _device(parser)
+    _common(parser)
 
 
 def _plan(commands: Any) -> None:

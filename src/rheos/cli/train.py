@@ -199,7 +199,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Run, bool]:
         return _resumed(args, folder, options, source), False
     recipe = resolve(args.recipe, options)
     if args.start is not None and (args.start / "run.json").is_file():
-        recipe = _going_on(recipe, Run.open(args.start, _trusted(args)).recipe)
+        recipe = _going_on(recipe, Run.open(args.start, trusted_by(args)).recipe)
     # The command that goes on may run elsewhere.
     if "data" in options and recipe.data.path is not None:
         options["data"] = recipe.data.path
@@ -212,7 +212,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Run, bool]:
 
 def _resumed(args: argparse.Namespace, folder: Path, options: Mapping[str, Any], source: str | None) -> Run:
     """The run that is in a folder, if it is the one that the command describes."""
-    run = Run.open(folder, _trusted(args))
+    run = Run.open(folder, trusted_by(args))
     stored = run.request.get("options", {})
     if run.request.get("recipe") != args.recipe:
         raise CheckpointError(
@@ -234,7 +234,7 @@ def _resumed(args: argparse.Namespace, folder: Path, options: Mapping[str, Any],
     return run
 
 
-def _trusted(args: argparse.Namespace) -> list[str]:
+def trusted_by(args: argparse.Namespace) -> list[str]:
     """The modules whose code a command runs: those that it names."""
     named = [*args.trust, *([args.recipe.partition(":")[0]] if ":" in args.recipe else [])]
     if named:
