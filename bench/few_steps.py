@@ -172,7 +172,7 @@ def compared(case: Case, seed: int, steps: int, out: Path) -> dict[str, Any]:
         half = steps // 2
         teacher = trained(matching, case.training, case, seed, half, out / "teacher")
         assert isinstance(teacher.dynamics, Flow)
-        objective = Rectified(times=Uniform(stratified=True))
+        objective = Rectified(Matching(times=Uniform(stratified=True)))
         data, start = pairs(teacher.dynamics, case, seed), teacher.network.state_dict()
         return trained(objective, data, case, seed, steps - half, out / REFLOW, start), objective
 

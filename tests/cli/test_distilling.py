@@ -121,7 +121,13 @@ def test_a_run_is_made_straighter_by_pairs(rheos: Any, pair: Path, tmp_path: Pat
     again = ("distill", tmp_path / "straight", "--to", "reflow", "--pairs", 100, "--training-steps", 2)
     assert "100 of 100 pairs" in rheos.done(*again).out
     assert (tmp_path / "straight-reflow/run.json").is_file()
-    assert "--pairs are those that reflow learns from" in rheos.refused(
+    # And its map, on pairs of its own.
+    onward = ("distill", tmp_path / "straight", "--to", "lagrangian", "--pairs", 100, "--training-steps", 2)
+    assert "100 of 100 pairs" in rheos.done(*onward).out
+    said = rheos.done("sample", tmp_path / "straight-lagrangian", "--n", 5, "--out", tmp_path / "x.csv").out
+    assert "1 evaluations (1 network passes) each, Euler" in said
+    rheos.done("evaluate", tmp_path / "straight-lagrangian", "--n", 40)
+    assert "--pairs are those that reflow, and the map of a straightened run, learn from" in rheos.refused(
         "distill", pair / "toy", "--to", "shortcut", "--pairs", 5, "--out", tmp_path / "x"
     )
 

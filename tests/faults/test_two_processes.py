@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rheos.cli import main
 from rheos.training.journal import CLOCK
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
@@ -20,6 +21,11 @@ STEPS = "30"
 
 
 def launch(out: Path, world: int, *options: str) -> None:
+    """So many processes of a tiny run."""
+    together(world, str(SCRIPT), str(out), "--steps", STEPS, *options)
+
+
+def together(world: int, *words: str) -> None:
     """The processes that torchrun would start, without the seconds that its agent takes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -28,8 +34,7 @@ def launch(out: Path, world: int, *options: str) -> None:
     for rank in range(world):
         names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         environment = {**os.environ, **names, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [sys.executable, str(SCRIPT), str(out), "--steps", STEPS, *options]
-        processes.append(subprocess.Popen(command, env=environment))
+        processes.append(subprocess.Popen([sys.executable, *words], env=environment))
     assert [process.wait(120) for process in processes] == [0] * world
 
 
@@ -61,3 +66,34 @@ def test_two_processes_equal_one(tmp_path: Path, accumulate: str, coupling: str,
     # One process goes on with what two began.
     launch(tmp_path / "two", 1, "--steps", "40", *options)
     assert (tmp_path / "two" / "checkpoints/step-000040").is_dir()
+
+
+def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
+    """Which the first moments gather; at the first step the layers below the last have none."""
+    moments = []
+    for name, world in (("one", 1), ("two", 2)):
+        launch(tmp_path / name, world, "--steps", "3", "--objective", "lagrangian")
+        kept = load_file(tmp_path / name / "checkpoints/step-000003/optimizer.safetensors")
+        moments.append({key: value for key, value in kept.items() if key.startswith("exp_avg/")})
+    one, two = moments
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        size = float(value.abs().max())
+        assert size > 0
+        torch.testing.assert_close(two[name], value, rtol=0, atol=min(1e-6, 1e-3 * size))
+
+
+def test_two_processes_make_the_pairs_of_one(tmp_path: Path) -> None:
+    """Each makes its share, and both learn from all."""
+    small = ("--steps", "10", "--width", "8", "--batch", "16")
+    assert main(["train", "toy", *small, "--out", str(tmp_path / "teacher")]) == 0
+    words = ("distill", str(tmp_path / "teacher"), "--to", "reflow", "--pairs", "4500", "--training-steps", "4")
+    for name, world in (("one", 1), ("two", 2)):
+        together(world, "-m", "rheos", *words, "--out", str(tmp_path / name))
+    for number in range(3):
+        file = f"reflow/shard-{number:05d}/pairs.safetensors"
+        assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+    weights = "checkpoints/step-000004/model.safetensors"
+    one, two = load_file(tmp_path / "one" / weights), load_file(tmp_path / "two" / weights)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from rheos.core import CheckpointError, InputError, Rng, integrate
 from rheos.guidance import ClassifierFree
 from rheos.nn import MLP
-from rheos.objectives import Matching, Rectified, shortcut
+from rheos.objectives import FlowMapMatching, Matching, Rectified, Samples, consistency, lagrangian, shortcut
 from rheos.paths import Affine
-from rheos.recipes import Run, distilled, images, made_pairs, rectified, reflow
+from rheos.recipes import Run, distilled, images, made_pairs, rectified, reflow, with_teacher
+from rheos.recipes.sources import starting_at
 from rheos.schedules import Discrete, LinearBetas
 from rheos.solvers import RK4, Euler
 from rheos.solvers.grids import Uniform
@@ -113,7 +114,42 @@ def test_a_straighter_flow_can_be_straightened_again(pair: tuple[Run, nn.Module]
     assert (run.recipe.solver, run.recipe.evaluations, run.recipe.guidance) == (Euler(), 2, None)
     again = rectified(run, network, 7, 1, None)
     assert again.objective == run.recipe.objective
-    with pytest.raises(InputError, match="was trained by Rectified"):
-        distilled(run, network, shortcut, 1, None)
     with pytest.raises(InputError, match="at least one pair, got 0"):
         rectified(run, network, 0, 1, None)
+
+
+def test_the_map_of_a_straighter_flow_is_learned_on_its_own_pairs(pair: tuple[Run, nn.Module], tmp_path: Path) -> None:
+    straight, network = pair
+    recipe = distilled(straight, network, lagrangian, 1, None, 9)
+    run = Run(tmp_path / "map", recipe, 2, {})
+    assert isinstance(recipe.objective, Rectified)
+    assert isinstance(recipe.objective.inner, FlowMapMatching)
+    x, labels = made((run, network))
+    assert len(x) == 9
+    with torch.no_grad():
+        ends = integrate(RK4(), straight.recipe.objective.dynamics(network), x[:, 0], Uniform()(128), labels).x
+    assert float((ends - x[:, 1]).norm() / x[:, 1].norm()) < 0.02
+    held = with_teacher(recipe, network).objective
+    assert isinstance(held, Rectified)
+    assert isinstance(held.inner, FlowMapMatching)
+    assert held.inner.teacher is not None
+    flow, t = straight.recipe.objective.dynamics(network), torch.tensor(0.4)
+    torch.testing.assert_close(held.inner.teacher(ends, t, labels), flow.velocity(ends, t, labels))
+    # Noise and data belong together: nothing restarts, and a map to the data only takes one step.
+    assert distilled(straight, network, consistency, 1, None).noise is None
+    with pytest.raises(InputError, match="2 steps of a map that leads to the data only"):
+        distilled(straight, network, consistency, 2, None)
+    with pytest.raises(InputError, match="at least one pair, got 0"):
+        distilled(straight, network, shortcut, 1, None, 0)
+    again = Run(tmp_path / "again", recipe, 0, {})
+    for make in (lambda: distilled(again, network, shortcut, 1, None), lambda: rectified(again, network, 5, 1, None)):
+        with pytest.raises(InputError, match="was trained by FlowMapMatching"):
+            make()
+
+
+def test_a_straightened_source_is_within(tmp_path: Path) -> None:
+    source = Samples(torch.zeros(3, 1, 8, 8))
+    run, network = teacher(tmp_path, images(network=MLP, width=8))
+    held = starting_at(rectified(run, network, 5, 1, None), source).objective
+    assert isinstance(held, Rectified)
+    assert held.source is source

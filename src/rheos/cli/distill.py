@@ -16,9 +16,10 @@ from torch import nn
 from ..core import CheckpointError, InputError, nearest
 from ..core.files import write_whole
 from ..guidance import ClassifierFree
-from ..recipes import Judge, Recipe, Run, Sampler, distilled, encode, rectified, started, teaching, with_source
+from ..objectives import Rectified
+from ..recipes import PAIRS, Judge, Recipe, Run, Sampler, distilled, encode, rectified, started, teaching, with_source
 from ..training import checkpoint
-from .parts import FLOW_MAPS, METHODS, PAIRS, REFLOW
+from .parts import FLOW_MAPS, METHODS, REFLOW
 from .train import chosen_device, leads, open_run, trained, trained_network
 
 MOST = 4
@@ -84,13 +85,16 @@ def _prepared(
             )
         return run, False
     guidance = None if args.guidance in (None, 1.0) else ClassifierFree(args.guidance)
+    pairs = PAIRS if args.pairs is None else args.pairs
+    if args.pairs is not None and method != REFLOW and not isinstance(teacher.recipe.objective, Rectified):
+        raise InputError(
+            "--pairs are those that reflow, and the map of a straightened run, learn from; leave them out, or take "
+            "--to reflow."
+        )
     if method == REFLOW:
-        pairs = PAIRS if args.pairs is None else args.pairs
         recipe = rectified(teacher, network, pairs, args.steps, guidance)
-    elif args.pairs is not None:
-        raise InputError("--pairs are those that reflow learns from; leave them out, or take --to reflow.")
     else:
-        recipe = distilled(teacher, network, FLOW_MAPS[method], args.steps, guidance)
+        recipe = distilled(teacher, network, FLOW_MAPS[method], args.steps, guidance, pairs)
     training = recipe.training
     steps = training.steps if args.training_steps is None else args.training_steps
     training = replace(training, steps=steps, sample_every=max(1, steps // LOOKS))

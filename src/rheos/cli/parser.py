@@ -13,9 +13,10 @@ from typing import Any, NoReturn, get_args
 from .. import __version__
 from ..compare import CONTENDERS
 from ..core import InputError, nearest
+from ..recipes import PAIRS
 from ..solvers.plans.calibrate import DRAWS, EFFORT
 from ..training import Precision, Training
-from .parts import METHODS, PAIRS, TABLES, names_table
+from .parts import METHODS, TABLES, names_table
 
 COMMANDS = ("train", "sample", "evaluate", "compare", "plan", "distill", "doctor")
 
@@ -218,7 +219,7 @@ def _distill(commands: Any) -> None:
     add("--steps", type=int, default=1, help="steps that the student takes, 1 to 4 (default: 1)")
     add("--guidance", type=float, metavar="X", help="classifier-free guidance to build in; the student needs none then")
     add("--training-steps", type=int, metavar="N", help="optimiser steps, at most (default: as many as the teacher's)")
-    add("--pairs", type=int, metavar="N", help=f"that reflow learns from (default: {PAIRS:,})")
+    add("--pairs", type=int, metavar="N", help=f"made by RUN for reflow, or for the map of one (default: {PAIRS:,})")
     add("--out", type=Path, metavar="RUN", help="the student's folder (default: RUN-NAME)")
     add("--seed", type=int, help="of everything random (default: 0)")
     _common(parser)

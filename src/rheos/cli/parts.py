@@ -153,9 +153,6 @@ REFLOW = "reflow"
 METHODS = (REFLOW, *FLOW_MAPS)
 """Of distilling."""
 
-PAIRS = 20_000
-"""That reflow learns from when nothing else is asked."""
-
 OBJECTIVES: Mapping[str, Callable[[Recipe], Recipe]] = {
     "matching": lambda recipe: recipe,
     "learned-schedule": lambda recipe: _learning(recipe, LearnedMatching(Affine(Learned()), **_shared(recipe))),

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ..core import CheckpointError, DataError, InputError
 from ..core.files import write_whole
 from ..nn import parameter_count
-from ..objectives import FlowMapMatching, Matching, Rectified
+from ..objectives import Matching, Rectified
 from ..recipes import Recipe, Run, Sampler, Splits, encode, made_pairs, with_source, with_teacher
-from ..training import Fitted, checkpoint, fit, load_weights
+from ..training import Fitted, checkpoint, fit, joined, load_weights
 from .parser import NUMBERS, SWITCHES
 from .parts import KNOBS, TABLES, look_here, resolve
 
@@ -70,8 +70,6 @@ def trained(
     splits = run.recipe.kind.open(run.recipe.data.path)
     check_unchanged(run, splits)
     recipe = with_source(run.recipe, "training")
-    if teacher is not None and isinstance(recipe.objective, FlowMapMatching):
-        recipe = with_teacher(recipe, teacher)
     if new:
         # What cannot be sampled is refused before it is trained.
         Sampler(with_source(run.recipe, "held_out"), network, run.seed).draw(1)
@@ -81,27 +79,31 @@ def trained(
     if leads():
         _introduce(run, splits, network, device)
     draw = _drawing(run)
-    dataset, read = splits.training, run.recipe.kind.read
-    if teacher is not None and isinstance(recipe.objective, Rectified):
-        dataset, read = made_pairs(run, teacher, splits, print), None
 
     def drawn(step: int, average: nn.Module) -> bool:
         draw(step, average)
         return look is not None and look(step, average)
 
-    return fit(
-        network,
-        recipe.objective,
-        dataset,
-        run.recipe.order,
-        run.recipe.training,
-        seed=run.seed,
-        out=run.folder,
-        device=device,
-        draw_samples=drawn,
-        read=read,
-        start_from=start,
-    )
+    with joined(device) as (layout, place):
+        dataset, read = splits.training, run.recipe.kind.read
+        if teacher is not None:
+            teacher = teacher.to(place)
+            recipe = with_teacher(recipe, teacher)
+            if isinstance(recipe.objective, Rectified):
+                dataset, read = made_pairs(run, teacher, splits, print, layout), None
+        return fit(
+            network,
+            recipe.objective,
+            dataset,
+            run.recipe.order,
+            run.recipe.training,
+            seed=run.seed,
+            out=run.folder,
+            device=place,
+            draw_samples=drawn,
+            read=read,
+            start_from=start,
+        )
 
 
 def open_run(args: argparse.Namespace) -> Run:

@@ -1,16 +1,16 @@
-r"""Reflow: flow matching between a noise and the datum that a flow leads it to.
+r"""Reflow: matching between a noise and the datum that a flow leads it to.
 
 Where two conditional paths cross, the marginal flow turns aside; where noise and data were joined by a flow, which
 crosses nowhere, the straight paths between them cross less. So matching once more on such pairs gives a straighter
 flow, never of more transport cost, with the same ends (Liu, Gong and Liu 2023, "Flow straight and fast"). Pairs that
 start from noise teach what the flow makes, and pairs that start from data, carried back, keep it near the data (Kim et
-al. 2025).
+al. 2025). The map of the straighter flow is matched on its pairs likewise, in one step or a few.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -21,35 +21,35 @@ from ..core.errors import InputError, ShapeError
 from ..core.protocols import Loss, Model, Source
 from ..core.rng import Rng, Stream
 from ..couplings import Independent
-from ..dynamics import Flow
+from ..dynamics import Flow, FlowMap
 from ..paths import Affine
+from .flow_map import FlowMapMatching
 from .matching import Matching
-from .sources import Normal
-from .times import Times, Uniform
 
 
 @final
 @dataclass(frozen=True)
 class Rectified:
-    """Matching on pairs. A datum is a pair (2, ...), noise first, and the network's state has the shape of one of them.
+    """An objective on pairs. A datum is a pair (2, ...), noise first, and the network's state has the shape of one of
+    them.
 
     Args:
-        path: between the two.
-        times: the density of training times.
-        source: what stands at t = 0, for sampling to start from.
-        before: what the network was trained by until now, as for :class:`Matching`.
+        inner: what is asked of the network between the two; its coupling has nothing to join, and its source is what
+            sampling starts from.
     """
 
-    path: Affine = Affine()
-    times: Times = Uniform()
-    source: Source[Tensor] = Normal()
-    before: Matching | None = None
+    inner: Matching | FlowMapMatching = Matching()
     learned: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
-    def inner(self) -> Matching:
-        """What is asked of the network between the two."""
-        return Matching(self.path, times=self.times, source=self.source, before=self.before)
+    def path(self) -> Affine:
+        """The path between the two."""
+        return self.inner.path
+
+    @property
+    def source(self) -> Source[Tensor]:
+        """What stands at t = 0."""
+        return self.inner.source
 
     @property
     def coupling(self) -> Independent:
@@ -73,28 +73,27 @@ class Rectified:
             model: the network, ``model(x, t, cond)`` at states (B, ...).
             x1: pairs (B, 2, ...).
             cond: the condition of each row.
-            rng: draws the times that are not given, a key a row.
+            rng: draws what the inner objective does, a key a row.
             x0: unused; the noise is ``x1[:, 0]``.
             t: times (B,).
-            state: unused; what other objectives keep beside the network.
+            state: for the inner objective.
         """
         if x1.dim() < 2 or x1.shape[1] != 2:
             raise ShapeError(f"a datum is a pair, noise and data (B, 2, ...), got {tuple(x1.shape)}.")
         if t is None:
             if rng is None:
                 raise InputError("give an rng (an Rng, a torch.Generator or a seed) to draw the times with.")
-            t = self.times(Rng.of(rng).per_row(len(x1), x1.device).fold(Stream.TIME))
-        return self.inner(model, x1[:, 1], cond, rng, x0=x1[:, 0], t=t)
+            t = self.inner.times(Rng.of(rng).per_row(len(x1), x1.device).fold(Stream.TIME))
+        return self.inner(model, x1[:, 1], cond, rng, x0=x1[:, 0], t=t, state=state)
 
     def draw(self, rng: Rng, like: Tensor) -> tuple[Tensor, Tensor]:
         """No noise, which is written as zeros like ``like``, and times, for the rows of ``rng``."""
-        return like.new_zeros(()).expand(like.shape), self.times(rng.fold(Stream.TIME))
+        return like.new_zeros(()).expand(like.shape), self.inner.times(rng.fold(Stream.TIME))
 
     def prior(self, rng: Rng, like: Tensor) -> Tensor:
         """The states that sampling starts from, for the rows of ``rng``."""
         return self.inner.prior(rng, like)
 
-    def dynamics(self, network: Model) -> Flow:
-        """The straighter flow. Noise and data are joined, so that it determines no score."""
-        flow = self.inner.dynamics(network)
-        return Flow(flow.velocity, False, flow.known)
+    def dynamics(self, network: Model) -> Flow | FlowMap:
+        """The straighter flow, or its map. Noise and data are joined, so that it determines no score."""
+        return replace(self.inner.dynamics(network), independent=False)

@@ -1,6 +1,6 @@
 """Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
-from .distilling import distilled, started, teaching, with_teacher
+from .distilling import PAIRS, distilled, started, teaching, with_teacher
 from .flow_maps import as_flow_map
 from .images import Images, images
 from .recipe import Build, DataRef, Generate, Judge, Kind, Recipe, RunRef, Splits
@@ -12,6 +12,7 @@ from .sources import starting_at, with_source
 from .toy import Plane, toy
 
 __all__ = [
+    "PAIRS",
     "Build",
     "DataRef",
     "Drawn",

@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..core import CheckpointError, Guidance, InputError
-from ..objectives import FlowMapMatching, Matching
+from ..data import Shuffled
+from ..objectives import FlowMapMatching, Matching, Rectified
 from ..solvers.plans import fingerprint
 from ..training import checkpoint, load_weights
 from .flow_maps import as_flow_map
@@ -18,14 +19,22 @@ from .recipe import Recipe, RunRef
 from .run import Run
 from .sources import with_source
 
+PAIRS = 20_000
+"""That a student learns from, where it learns from pairs and nothing else is asked."""
+
 SECOND = "embedding.gap."
 """Names of weights that a network of two times has besides those of one."""
 
 
 def distilled(
-    teacher: Run, network: nn.Module, make: Callable[..., FlowMapMatching], steps: int, guidance: Guidance | None
+    teacher: Run,
+    network: nn.Module,
+    make: Callable[..., FlowMapMatching],
+    steps: int,
+    guidance: Guidance | None,
+    pairs: int = PAIRS,
 ) -> Recipe:
-    """The recipe of a student that learns the map of a trained flow.
+    """The recipe of a student that learns the map of a trained flow; of a straightened one, on pairs that it makes.
 
     Args:
         teacher: the run.
@@ -33,29 +42,41 @@ def distilled(
         make: the student's objective.
         steps: in which it is to be sampled.
         guidance: under which the teacher is distilled; its student then needs none.
+        pairs: that the map of a straightened flow learns from.
 
     Raises:
         InputError: if the run learned no flow of matching, or has nothing to guide, or its network knows no second
-            time.
+            time, or a map to the data only is to take more steps than one without fresh noise.
     """
-    named, flow, before = taught(teacher, network, teacher.recipe.objective, guidance)
+    named, flow, before = taught(teacher, network, guidance)
     student = as_flow_map(replace(teacher.recipe, objective=flow), partial(make, before=before))
     made = student.objective
-    if isinstance(made, FlowMapMatching) and made.path != flow.path and before is None:
+    assert isinstance(made, FlowMapMatching)
+    if made.path != flow.path and before is None:
         # The student's path is its own, to which the teacher's flow is carried over.
-        student = replace(student, objective=replace(made, before=Matching(flow.path)))
-    return replace(student, evaluations=steps, guidance=None, teacher=named)
+        made = replace(made, before=Matching(flow.path))
+    student = replace(student, objective=made, evaluations=steps, guidance=None, teacher=named)
+    if isinstance(teacher.recipe.objective, Rectified):
+        require_pairs(pairs)
+        student = replace(student, objective=Rectified(made), order=Shuffled(pairs), noise=None)
+    if made.to_data and steps > 1 and student.noise is None:
+        raise InputError(
+            f"{steps} steps of a map that leads to the data only want fresh noise between them, and the noise of "
+            f"{teacher.folder} belongs to its data; take --steps 1, or --to lagrangian."
+        )
+    return student
 
 
-def taught(
-    teacher: Run, network: nn.Module, objective: object, guidance: Guidance | None
-) -> tuple[RunRef, Matching, Matching | None]:
+def taught(teacher: Run, network: nn.Module, guidance: Guidance | None) -> tuple[RunRef, Matching, Matching | None]:
     """What a student takes over: the name of its teacher, the objective of the flow that it is to learn, and what its
     network was trained by until then. A diffusion model is distilled as the flow that it is, on straight lines.
 
     Raises:
         InputError: if the run learned no flow of matching, or has nothing to guide.
     """
+    objective: object = teacher.recipe.objective
+    if isinstance(objective, Rectified):
+        objective = objective.inner
     if not isinstance(objective, Matching):
         raise InputError(
             f"a run of matching can be distilled, and {teacher.folder} was trained by {type(objective).__name__}; "
@@ -80,7 +101,12 @@ def with_teacher(recipe: Recipe, network: nn.Module) -> Recipe:
     Raises:
         CheckpointError: if the teacher is no longer what it was.
     """
+    if isinstance(recipe.objective, Rectified):
+        told = with_teacher(replace(recipe, objective=recipe.objective.inner), network).objective
+        return replace(recipe, objective=replace(recipe.objective, inner=told))
     objective, named = recipe.objective, require_teacher(recipe, network)
+    if isinstance(objective, Matching):
+        return recipe
     assert isinstance(objective, FlowMapMatching)
     network = network.eval().requires_grad_(False)
     before = objective.before
@@ -103,6 +129,16 @@ def require_teacher(recipe: Recipe, network: nn.Module) -> RunRef:
             f"the teacher {named.path} is no longer the one that this run was made with; restore it, or distil anew."
         )
     return named
+
+
+def require_pairs(pairs: int) -> None:
+    """Refuse to learn from nothing.
+
+    Raises:
+        InputError: if there is no pair.
+    """
+    if pairs < 1:
+        raise InputError(f"a student learns from at least one pair, got {pairs}.")
 
 
 def teaching(teacher: Run, named: RunRef) -> Recipe:

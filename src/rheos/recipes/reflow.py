@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import Cond, Dynamics, InputError, Rng, integrate
+from ..core import Cond, Dynamics, Rng, integrate
 from ..core.condition import take
 from ..data import Shuffled, States, Tensors
-from ..objectives import Rectified
+from ..dynamics import FlowMap
+from ..objectives import Matching, Rectified
 from ..solvers import AdamsBashforth, Euler, grids
-from ..training import checkpoint
-from .distilling import require_teacher, taught
+from ..training import Layout, checkpoint
+from .distilling import require_pairs, require_teacher, taught
 from .recipe import Recipe, Splits
 from .run import Run
 from .sampling import evaluating
@@ -47,13 +48,11 @@ def rectified(teacher: Run, network: nn.Module, pairs: int, steps: int, guidance
     Raises:
         InputError: if the run learned no flow of matching, or has nothing to guide, or there are no pairs.
     """
-    if pairs < 1:
-        raise InputError(f"reflow learns from at least one pair, got {pairs}.")
-    own = teacher.recipe.objective
-    named, flow, before = taught(teacher, network, own.inner if isinstance(own, Rectified) else own, guidance)
+    require_pairs(pairs)
+    named, flow, before = taught(teacher, network, guidance)
     return replace(
         teacher.recipe,
-        objective=Rectified(flow.path, flow.times, flow.source, before),
+        objective=Rectified(Matching(flow.path, times=flow.times, source=flow.source, before=before)),
         order=Shuffled(pairs),
         solver=Euler(),
         grid=grids.Uniform(),
@@ -64,29 +63,41 @@ def rectified(teacher: Run, network: nn.Module, pairs: int, steps: int, guidance
     )
 
 
-def made_pairs(run: Run, network: nn.Module, splits: Splits, tell: Callable[[str], Any] = lambda line: None) -> Tensors:
+def made_pairs(
+    run: Run,
+    network: nn.Module,
+    splits: Splits,
+    tell: Callable[[str], Any] = lambda line: None,
+    layout: Layout = Layout(),
+) -> Tensors:
     """The pairs of a run, made by its teacher where they are not there yet: half of them from data where there are as
-    many, the others from noise. A shard is a function of the run's seed and its number, and whole or not there.
+    many, the others from noise. A shard is a function of the run's seed and its number, and whole or not there; of
+    several processes each makes its share of them.
 
     Args:
         run: the student's.
         network: the teacher's, with its averaged weights.
         splits: the data.
         tell: is told how far it came.
+        layout: the processes.
     """
     recipe = run.recipe
     require_teacher(recipe, network)
     assert isinstance(recipe.order, Shuffled)
     count, folder = recipe.order.count, run.folder / SHARDS
-    checkpoint.recover(folder)
+    if layout.leads:
+        checkpoint.recover(folder)
+    layout.wait()
     kept = [torch.arange(count)[start : start + SHARD] for start in range(0, count, SHARD)]
-    parts = []
-    for number, rows in enumerate(kept):
-        place = folder / f"shard-{number:05d}"
-        if not place.is_dir():
+    places = [folder / f"shard-{number:05d}" for number in range(len(kept))]
+    for number, (place, rows) in enumerate(zip(places, kept, strict=True)):
+        if number % layout.world == layout.rank and not place.is_dir():
             tensors = _shard(run, network, splits, rows)
             checkpoint.write(place, (("pairs.safetensors", checkpoint.pack(tensors)),))
             tell(f"{int(rows[-1]) + 1:,} of {count:,} pairs")
+    layout.wait()
+    parts = []
+    for place in places:
         checkpoint.verify(place)
         parts.append(checkpoint.read_tensors(place, "pairs"))
     labels = torch.cat([part["labels"] for part in parts]) if "labels" in parts[0] else None
@@ -118,7 +129,8 @@ def _flow(recipe: Recipe, network: nn.Module) -> Dynamics[Tensor]:
     """The teacher's flow on the student's path, guided where it is to be."""
     objective = recipe.objective
     assert isinstance(objective, Rectified)
-    flow = objective.inner.dynamics(network)
+    found = objective.inner.dynamics(network)
+    flow = found.flow if isinstance(found, FlowMap) else found
     guidance = None if recipe.teacher is None else recipe.teacher.guidance
     return flow if guidance is None else flow.over(guidance)
 

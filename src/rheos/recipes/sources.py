@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core import DataError, InputError, Rng
 from ..data import Dataset
-from ..objectives import Samples
+from ..objectives import Rectified, Samples
 from .recipe import Recipe
 
 MOST = 60_000
@@ -47,6 +47,9 @@ def starting_at(recipe: Recipe, source: Samples) -> Recipe:
     objective = recipe.objective
     if not dataclasses.is_dataclass(objective) or not hasattr(objective, "source"):
         raise InputError(f"{type(objective).__name__} has no source that could be another set of data.")
+    if isinstance(objective, Rectified):
+        inner = dataclasses.replace(objective.inner, source=source)
+        return dataclasses.replace(recipe, objective=dataclasses.replace(objective, inner=inner))
     return dataclasses.replace(recipe, objective=dataclasses.replace(objective, source=source))  # pyright: ignore
 
 

@@ -1,6 +1,7 @@
 """Training: a plain loop, exact resume, checkpoints that are whole or not there, averages of every length."""
 
 from .checkpoint import load_weights
+from .distributed import Layout, joined
 from .ema import Ema, PowerEma, Profile, exponent, factors
 from .feed import Feed, Read
 from .forecast import Forecast
@@ -17,6 +18,7 @@ __all__ = [
     "Feed",
     "Fitted",
     "Forecast",
+    "Layout",
     "LossModule",
     "Optimizer",
     "PowerEma",
@@ -28,6 +30,7 @@ __all__ = [
     "exponent",
     "factors",
     "fit",
+    "joined",
     "learning_rate",
     "load_weights",
     "rebuild",

@@ -41,6 +41,11 @@ class Layout:
         """Whether this process writes the files."""
         return self.rank == 0
 
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.world > 1:
+            dist.barrier(self.control)
+
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes of a tensor on the CPU."""
         if self.world > 1:
@@ -71,10 +76,11 @@ def joined(device: torch.device) -> Iterator[tuple[Layout, torch.device]]:
     if own:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     control: Any = dist.new_group(backend="gloo") if dist.get_backend() != "gloo" else None
+    layout = Layout(dist.get_rank(), dist.get_world_size(), control)
     try:
-        yield Layout(dist.get_rank(), dist.get_world_size(), control), device
+        yield layout, device
         # The first to leave would take the meeting place away from those that still talk.
-        dist.barrier(control)
+        layout.wait()
     finally:
         if own:
             # What still holds the group would end its threads only with the interpreter, which then aborts.
