@@ -85,6 +85,7 @@ MAPS: Mapping[str, Callable[[], FlowMapMatching]] = {
     "Lagrangian, by differences": lambda: objectives.lagrangian(how="difference"),
     "shortcut": objectives.shortcut,
     "consistency": objectives.consistency,
+    "consistency flow matching": objectives.consistency_flow_matching,
     "continuous consistency": objectives.continuous_consistency,
 }
 
@@ -141,7 +142,7 @@ def judged(found: Trained, objective: Any, case: Case) -> dict[str, Any]:
     flow = dynamics.flow if isinstance(dynamics, FlowMap) else dynamics
     noise = Rng(99).rows(torch.arange(DRAWN)).normal(case.training.shape[1])
     moves: Any = dynamics
-    if isinstance(dynamics, FlowMap) and objective.to_data:
+    if isinstance(dynamics, FlowMap) and objective.segments == 1:
         moves = RestartNoise()(dynamics, Affine(objective.path.schedule))
     with torch.no_grad():
         drawn = {str(n): integrate(Euler(), moves, noise, grids.Uniform()(n), rng=7).x for n in STEPS}

@@ -23,6 +23,7 @@ from rheos.objectives import (
     Identity,
     Lagrangian,
     consistency,
+    consistency_flow_matching,
     continuous_consistency,
     improved_mean_flow,
     lagrangian,
@@ -51,7 +52,9 @@ def row_losses(objective: FlowMapMatching, model: Any, state: Any = None) -> Ten
     return objective(model, X1, None, 7, x0=X0, t=T, state=state).rows
 
 
-@pytest.mark.parametrize("make", [mean_flow, improved_mean_flow, lagrangian, shortcut, consistency])
+@pytest.mark.parametrize(
+    "make", [mean_flow, improved_mean_flow, lagrangian, shortcut, consistency, consistency_flow_matching]
+)
 def test_objectives_keep_the_laws(make: Callable[..., FlowMapMatching]) -> None:
     testing.check_objective(make())
     testing.check_objective(make(how="difference", power=1.0, backward=0.5, ramp=5), X1[:6].reshape(6, 2, 1))
@@ -204,8 +207,9 @@ def test_presets_are_those_of_the_papers() -> None:
     assert lagrangian(ramp=5) == FlowMapMatching(Lagrangian(), ramp=5)
     assert consistency().identity == Consistency(halved=50_000)
     assert continuous_consistency() == FlowMapMatching(
-        Eulerian(evened=0.1, warm=100_000), Affine(Cosine()), diagonal=0.25, averaged=False, to_data=True
+        Eulerian(evened=0.1, warm=100_000), Affine(Cosine()), diagonal=0.25, averaged=False, segments=1
     )
+    assert consistency_flow_matching() == FlowMapMatching(Consistency(1 / 64, straight=1e-4), diagonal=0.25, segments=2)
     assert shortcut(diagonal=0.5) == FlowMapMatching(Compositional(), diagonal=0.5)
 
 
@@ -214,8 +218,9 @@ def test_presets_are_those_of_the_papers() -> None:
     [
         ({"diagonal": 1.5}, "diagonal is a share"),
         ({"backward": -0.1}, "backward is a share"),
-        ({"ramp": -1}, "ramp and power"),
-        ({"power": -1.0}, "ramp and power"),
+        ({"ramp": -1}, "ramp is 0 or more"),
+        ({"power": -1.0}, "power is 0 or more"),
+        ({"segments": -2}, "segments is 0 or more"),
         ({"how": "guess"}, "'guess'"),
         ({"path": Affine(VariancePreserving())}, "infinite at an end"),
     ],
@@ -296,10 +301,30 @@ def test_targets_are_evened_out_and_warmed_up() -> None:
 
 
 def test_steps_may_all_end_at_the_data() -> None:
-    t, s = asked(FlowMapMatching(Compositional(), diagonal=0.25, to_data=True))
+    t, s = asked(FlowMapMatching(Compositional(), diagonal=0.25, segments=1))
     assert bool(((s == 1) | (s == t)).all())
     assert float((s == t).float().mean()) == pytest.approx(0.25, abs=0.03)
     assert float(t.mean()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_steps_may_end_where_segments_do() -> None:
+    t, s = asked(FlowMapMatching(Compositional(), diagonal=0.0, segments=4))
+    assert torch.equal(s.unique(), torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=s.dtype))
+    assert bool(((s > t) & (s - t <= 0.25)).all())
+
+
+def test_an_average_velocity_may_be_asked_to_stay_the_same() -> None:
+    """The target is where the two squares together are least."""
+    x, t, s = X0, T / 2, T / 2 + 0.4
+    v, weight = EXACT(x, t) + 1.0, 0.3
+    ahead = t + 0.5 * (s - t)
+    there = x + (ahead - t)[:, None] * v
+    same = exact_map(there, ahead, s)
+    end = there + (s - ahead)[:, None] * same
+    u = Consistency(straight=weight)(knowing(), x, t, s, v).requires_grad_()
+    both = (x + (s - t)[:, None] * u - end).square() + weight * (u - same).square()
+    (slope,) = torch.autograd.grad(both.sum(), u)
+    assert float(slope.abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -307,6 +332,7 @@ def test_steps_may_all_end_at_the_data() -> None:
     [
         (Consistency, {"share": 0.0}),
         (Consistency, {"least": 0.9}),
+        (Consistency, {"straight": -1.0}),
         (Eulerian, {"warm": -1}),
         (Eulerian, {"evened": -1}),
     ],

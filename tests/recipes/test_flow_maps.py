@@ -19,6 +19,7 @@ from rheos.objectives import (
     FlowMapMatching,
     Matching,
     consistency,
+    consistency_flow_matching,
     continuous_consistency,
     lagrangian,
     mean_flow,
@@ -53,6 +54,8 @@ def test_a_map_that_leads_to_data_only_is_sampled_with_restarts() -> None:
     assert as_flow_map(toy(), continuous_consistency).objective == continuous_consistency(
         times=Uniform(stratified=True)
     )
+    segmented = as_flow_map(toy(), consistency_flow_matching)
+    assert (segmented.noise, segmented.evaluations) == (None, 2)
     coupled = replace(toy(), objective=Matching(coupling=BatchOT()))
     assert as_flow_map(coupled, consistency).noise is None
 
@@ -69,6 +72,13 @@ def test_a_student_on_a_path_of_its_own_begins_as_its_teacher(tmp_path: Path) ->
     x, t = Rng(2).normal(5, 2), torch.tensor(0.3)
     want = Matching(Affine(Cosine()), before=Matching()).dynamics(network).rate(x, t)
     torch.testing.assert_close(held.teacher(x, t), want)
+
+
+def test_segments_of_a_student_are_its_steps(tmp_path: Path) -> None:
+    run, network = teacher(tmp_path, toy())
+    student = distilled(run, network, consistency_flow_matching, 4, None)
+    assert isinstance(student.objective, FlowMapMatching)
+    assert (student.objective.segments, student.evaluations) == (4, 4)
 
 
 def test_images_whose_derivative_is_exact_keep_their_layout() -> None:

@@ -30,6 +30,7 @@ from ..objectives import (
     Squared,
     VelocityWeight,
     consistency,
+    consistency_flow_matching,
     continuous_consistency,
     improved_mean_flow,
     lagrangian,
@@ -147,6 +148,7 @@ FLOW_MAPS: Mapping[str, Callable[..., FlowMapMatching]] = {
     "lagrangian": lagrangian,
     "shortcut": shortcut,
     "consistency": consistency,
+    "consistency-flow-matching": consistency_flow_matching,
     "continuous-consistency": continuous_consistency,
 }
 REFLOW = "reflow"

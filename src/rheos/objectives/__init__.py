@@ -5,6 +5,7 @@ from .bridge import SchroedingerBridge, Twin
 from .flow_map import (
     FlowMapMatching,
     consistency,
+    consistency_flow_matching,
     continuous_consistency,
     improved_mean_flow,
     lagrangian,
@@ -45,6 +46,7 @@ __all__ = [
     "Twin",
     "VelocityWeight",
     "consistency",
+    "consistency_flow_matching",
     "continuous_consistency",
     "improved_mean_flow",
     "lagrangian",

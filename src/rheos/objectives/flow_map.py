@@ -53,8 +53,9 @@ class FlowMapMatching:
         how: derivatives are taken: "exact" or by "difference".
         ramp: rows of training over which gaps grow from nothing to their whole length; 0 begins with whole ones.
         backward: the share of rows off the diagonal whose step leads from data to noise: for inversion and likelihood.
-        to_data: let every step off the diagonal end at the data, as consistency models do. Such a map is sampled with
-            restarts in more steps than one.
+        segments: of equal length, at whose ends steps off the diagonal end: 1 for steps to the data, as consistency
+            models have them; 0 for steps that end anywhere. Such a map is sampled in so many steps; one that leads to
+            the data also in more, with restarts.
         power: p of the weight ``1/(loss + .001)**p`` of a row. MeanFlow has 1, which evens losses out and no longer
             has the conditional mean as its minimiser; 0 has.
         loss: the distance between prediction and target.
@@ -75,7 +76,7 @@ class FlowMapMatching:
     how: Derivative = "exact"
     ramp: int = 0
     backward: float = 0.0
-    to_data: bool = False
+    segments: int = 0
     power: float = 0.0
     loss: Distance = Squared()
     source: Source[Tensor] = Normal()
@@ -85,8 +86,9 @@ class FlowMapMatching:
         for name in ("diagonal", "backward"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is a share of rows, between 0 and 1, got {getattr(self, name)}.")
-        if isinstance(self.ramp, bool) or self.ramp < 0 or not self.power >= 0:
-            raise InputError(f"ramp and power are 0 or more, got {self.ramp} and {self.power}.")
+        for name in ("ramp", "segments", "power"):
+            if isinstance(getattr(self, name), bool) or not getattr(self, name) >= 0:
+                raise InputError(f"{name} is 0 or more, got {getattr(self, name)}.")
         if self.how not in ("exact", "difference"):
             raise InputError(f'derivatives are taken how="exact" or how="difference", got {self.how!r}.')
         if not self.path.schedule.bounded:
@@ -139,8 +141,8 @@ class FlowMapMatching:
         """Where each row's step starts and ends."""
         other = self.times.warp(keys.uniform(dtype=torch.float32)).to(t.dtype).clamp(0.0, 1.0)
         start, end = torch.minimum(t, other), torch.maximum(t, other)
-        if self.to_data:
-            start, end = t, torch.ones_like(t)
+        if self.segments:
+            start, end = t, ((t * self.segments).floor() + 1).clamp(max=self.segments) / self.segments
         if self.ramp and keys.row is not None:
             end = start + (end - start) * ((keys.row + 1) / self.ramp).clamp(max=1.0).to(t.dtype)
         back = keys.fold(1).uniform() < self.backward
@@ -221,13 +223,19 @@ def lagrangian(**parts: Any) -> FlowMapMatching:
 
 def consistency(**parts: Any) -> FlowMapMatching:
     """Consistency models made easy (Geng et al. 2025): gaps halved every 50,000 rows."""
-    given = {"to_data": True, "diagonal": 0.25, "averaged": False}
+    given = {"segments": 1, "diagonal": 0.25, "averaged": False}
     return FlowMapMatching(Consistency(halved=50_000), **{**given, **parts})
+
+
+def consistency_flow_matching(**parts: Any) -> FlowMapMatching:
+    """Consistency flow matching (Yang et al. 2024), in two segments, its targets made by the average."""
+    given = {"segments": 2, "diagonal": 0.25}
+    return FlowMapMatching(Consistency(share=1 / 64, straight=1e-4), **{**given, **parts})
 
 
 def continuous_consistency(**parts: Any) -> FlowMapMatching:
     """Continuous-time consistency models (Lu and Song 2024, sCM): of the circular path, evened out and warmed up."""
-    given = {"path": Affine(Cosine()), "to_data": True, "diagonal": 0.25, "averaged": False}
+    given = {"path": Affine(Cosine()), "segments": 1, "diagonal": 0.25, "averaged": False}
     return FlowMapMatching(Eulerian(evened=0.1, warm=100_000), **{**given, **parts})
 
 

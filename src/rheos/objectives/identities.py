@@ -133,26 +133,33 @@ class Consistency(Identity):
         share: of the way from t to s, by which r lies ahead of t at first.
         halved: rows of training after which the share is halved, again and again; never when 0.
         least: where halving ends.
+        straight: weight, in ``straight*|u(x, t, s) - u(there, r, s)|**2`` beside ``|X(x, t, s) - X(there, r, s)|**2``,
+            of an average velocity that stays the same along the way (Yang et al. 2024, "Consistency flow matching").
 
     Raises:
-        InputError: if the shares are none, or the least is not the least.
+        InputError: if the shares are none, or the least is not the least, or the weight is negative.
     """
 
     share: float = 0.5
     halved: int = 0
     least: float = 1 / 64
+    straight: float = 0.0
 
     def __post_init__(self) -> None:
         if not (0 < self.least <= self.share <= 1 and self.halved >= 0):
             raise InputError(
                 f"0 < least <= share <= 1 and halved >= 0 are needed, got {self.least}, {self.share} and {self.halved}."
             )
+        if not self.straight >= 0:
+            raise InputError(f"a weight straight >= 0 is needed, got {self.straight}.")
 
     def __call__(self, known: Known, x: Tensor, t: Tensor, s: Tensor, v: Tensor) -> Tensor:
         stage = known.seen // self.halved if self.halved else torch.zeros_like(known.seen)
         share = (self.share * 0.5 ** stage.to(t.dtype)).clamp(min=self.least)
         ahead = t + share * (s - t)
         there = x + factor(ahead - t, x) * v
+        # The mean of both targets by their weights is one target, nearer to the velocity ahead.
+        share = share * (s - t).square() / ((s - t).square() + self.straight)
         # (X(there) - x)/(s - t), without the division of a small difference.
         return factor(share, x) * v + factor(1 - share, x) * known.target(there, ahead, s)
 

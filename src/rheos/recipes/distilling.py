@@ -55,11 +55,14 @@ def distilled(
     if made.path != flow.path and before is None:
         # The student's path is its own, to which the teacher's flow is carried over.
         made = replace(made, before=Matching(flow.path))
+    if made.segments > 1:
+        # Its segments are the steps.
+        made = replace(made, segments=steps)
     student = replace(student, objective=made, evaluations=steps, guidance=None, teacher=named)
     if isinstance(teacher.recipe.objective, Rectified):
         require_pairs(pairs)
         student = replace(student, objective=Rectified(made), order=Shuffled(pairs), noise=None)
-    if made.to_data and steps > 1 and student.noise is None:
+    if made.segments == 1 and steps > 1 and student.noise is None:
         raise InputError(
             f"{steps} steps of a map that leads to the data only want fresh noise between them, and the noise of "
             f"{teacher.folder} belongs to its data; take --steps 1, or --to lagrangian."

@@ -47,10 +47,10 @@ def as_flow_map(recipe: Recipe, make: Callable[..., FlowMapMatching]) -> Recipe:
         objective=made,
         solver=Euler(),
         grid=grids.Uniform(),
-        evaluations=1,
+        evaluations=max(1, made.segments),
         training=training,
         # A map that leads to data only takes another step from there.
-        noise=RestartNoise() if made.to_data and made.coupling.independent else None,
+        noise=RestartNoise() if made.segments == 1 and made.coupling.independent else None,
     )
 
 

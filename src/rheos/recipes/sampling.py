@@ -89,7 +89,7 @@ class Sampler:
         own = self.draw(count, labels)
         found = {own.evaluations: own.states}
         solver = self.recipe.solver
-        few = FEW if isinstance(self.recipe.objective, FlowMapMatching) else ()
+        few = FEW if isinstance(self._flow, FlowMap) else ()
         if isinstance(solver, FixedStep):
             for budget in sorted({*budgets, *few}):
                 if budget >= solver.stages and solver.evaluations(solver.steps(budget)) not in found:
