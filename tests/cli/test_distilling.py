@@ -142,6 +142,21 @@ def test_guidance_is_built_in(rheos: Any, trained: Callable[..., Path], tmp_path
     assert "1 evaluations (1 network passes)" in rheos.done("sample", out, "--n", 4, "--out", tmp_path / "x.npz").out
 
 
+def test_a_map_leads_back_to_noise(rheos: Any, pair: Path, tmp_path: Path) -> None:
+    words = ("distill", pair / "toy", "--to", "shortcut", "--backward", 0.5, "--training-steps", 4)
+    rheos.done(*words, "--out", tmp_path / "back")
+    rheos.done("evaluate", tmp_path / "back", "--n", 40)
+    rows = {row["name"]: row for row in json.loads((tmp_path / "back/evaluation.json").read_text())["findings"]["rows"]}
+    told = rows["log-density by the map, 1 step, nats of 500 held-out data"]
+    assert (told["meaning"], told["better"]) == ("its flow", "higher")
+    assert rows["cycle error, 4 steps back and as many forward"]["value"] > 0
+    rheos.done("train", "toy", "--objective", "shortcut", "--backward", 0.5, "--steps", 1, "--out", tmp_path / "new")
+    stored = json.loads((tmp_path / "new/run.json").read_text())["recipe"]
+    assert stored["objective"]["backward"] == 0.5
+    assert "Matching has no --backward" in rheos.refused("train", "toy", "--backward", 0.5, "--out", tmp_path / "x")
+    assert "a share of rows, between 0 and 1, got 2" in rheos.refused(*words, "--backward", 2, "--out", tmp_path / "x")
+
+
 def test_what_cannot_be_distilled_is_refused(rheos: Any, pair: Path, tmp_path: Path) -> None:
     before = rheos.prints(pair)
     teacher, student = pair / "toy", pair / "toy-lagrangian"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rheos import couplings, objectives, paths, schedules, solvers
 from rheos.core import InputError, Rng
 from rheos.data import Shuffled
-from rheos.dynamics import AncestralNoise
+from rheos.dynamics import AncestralNoise, map_likelihood
 from rheos.guidance import ClassifierFree
 from rheos.nn import MLP, seeded
 from rheos.recipes import Build, DataRef, Images, Kind, Recipe, Sampler, toy
@@ -334,3 +334,25 @@ def test_noise_is_added_on_the_way_and_trajectories_are_followed_without() -> No
         Sampler(bridge, network).draw(2)
     with pytest.raises(InputError, match="the noise of a recipe must be callable, got 3"):
         recipe(noise=3)
+
+
+def test_a_map_leads_states_back() -> None:
+    """As the map that it is, from noise of the path's own size; with labels told."""
+    with seeded(3):
+        two = MLP((1, 8, 8), 8, 1, classes=3, two_times=True)
+        nn.init.normal_(two.leave.weight, std=0.05)
+    objective = objectives.lagrangian(backward=0.25, path=paths.Affine(schedules.VarianceExploding()))
+    scale = float(objective.path.schedule(torch.zeros(()))[1])
+    x, labels = Rng(1).normal(4, 1, 8, 8), torch.tensor([2, -1, 0, 1])
+    for learned in (objective, objectives.Rectified(objective)):
+        sampler = Sampler(recipe(objective=learned), two)
+        found = sampler.inverted(x, labels, 2)
+        grid = solvers.grids.Uniform()(2).flip(0)
+        own = map_likelihood(objective.dynamics(two), x, solver=solvers.Euler(), grid=grid, cond=labels, scale=scale)
+        torch.testing.assert_close(found.log_prob, own.log_prob)
+        assert found.evaluations == 2
+        assert not torch.equal(found.x, sampler.inverted(x, None, 2).x)
+    for learned in (objectives.lagrangian(), objectives.Matching()):
+        assert not Sampler(recipe(objective=learned), two).leads_back
+        with pytest.raises(InputError, match="--backward X"):
+            Sampler(recipe(objective=learned), two).inverted(x, labels, 1)

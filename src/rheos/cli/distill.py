@@ -19,7 +19,7 @@ from ..guidance import ClassifierFree
 from ..objectives import Rectified
 from ..recipes import PAIRS, Judge, Recipe, Run, Sampler, distilled, encode, rectified, started, teaching, with_source
 from ..training import checkpoint
-from .parts import FLOW_MAPS, METHODS, REFLOW
+from .parts import FLOW_MAPS, METHODS, REFLOW, with_parts
 from .train import chosen_device, leads, open_run, trained, trained_network
 
 MOST = 4
@@ -74,7 +74,8 @@ def _prepared(
     args: argparse.Namespace, method: str, teacher: Run, network: nn.Module, folder: Path
 ) -> tuple[Run, bool]:
     """The student in a folder, and whether it is yet to be made."""
-    options = {name: getattr(args, name) for name in ("steps", "guidance", "training_steps", "pairs")}
+    named = ("steps", "guidance", "training_steps", "pairs", "backward")
+    options = {name: value for name in named if (value := getattr(args, name)) is not None}
     options = {"to": method, **options}
     request = {"recipe": "distill", "options": options, "from": str(teacher.folder.expanduser().resolve())}
     if Run.exists(folder):
@@ -95,6 +96,8 @@ def _prepared(
         recipe = rectified(teacher, network, pairs, args.steps, guidance)
     else:
         recipe = distilled(teacher, network, FLOW_MAPS[method], args.steps, guidance, pairs)
+    if args.backward is not None:
+        recipe = replace(recipe, objective=with_parts(recipe.objective, {"backward": args.backward}))
     training = recipe.training
     steps = training.steps if args.training_steps is None else args.training_steps
     training = replace(training, steps=steps, sample_every=max(1, steps // LOOKS))
@@ -104,7 +107,7 @@ def _prepared(
 
 
 def _words(run: Run) -> str:
-    asked = ", ".join(f"{name} {value}" for name, value in run.request.get("options", {}).items() if value is not None)
+    asked = ", ".join(f"{name} {value}" for name, value in run.request.get("options", {}).items())
     return f"recipe {run.request.get('recipe')}, {asked}, seed {run.seed}"
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..core import InputError
+import torch
+from torch import Tensor
+
+from ..core import InputError, Rng
 from ..core.files import write_whole
+from ..core.rng import Stream
 from ..couplings import Diagnosis
-from ..evaluation import Report, trajectory_rows
+from ..data import States
+from ..evaluation import Report, Row, inversion_rows, trajectory_rows
 from ..nn import parameter_count
 from ..recipes import Recipe, Run, Sampler, Splits, teaching, with_source
 from ..solvers import FixedStep
@@ -20,6 +26,12 @@ from ..solvers.plans import fingerprint
 from ..training.pairing import DIAGNOSIS
 from .parts import with_sampling
 from .train import check_unchanged, open_run, trained_network
+
+BACK = (1, 4)
+"""Steps in which a map leads data back."""
+
+INVERTED, JACOBIANS = 500, 2**24
+"""Data that are led back, at most, and numbers of their Jacobians together."""
 
 FOLLOWED = 500
 """Samples whose trajectories are followed, at most."""
@@ -42,7 +54,8 @@ def evaluate(args: argparse.Namespace) -> int:
     findings = recipe.kind.measure(sampler, splits, args.n, run.measures, args.weights)
     bent = sampler.trajectories(min(args.n, FOLLOWED))
     curves = {**findings.curves, **_teacher_curves(args, run, splits)}
-    findings = replace(findings, rows=(*findings.rows, *trajectory_rows(bent)), curves=curves)
+    rows = (*findings.rows, *trajectory_rows(bent), *_inversion(sampler, splits))
+    findings = replace(findings, rows=rows, curves=curves)
     facts = {
         "run": run.folder.name,
         "recipe": recipe.name,
@@ -76,6 +89,18 @@ def _teacher_curves(args: argparse.Namespace, run: Run, splits: Splits) -> dict[
     sampler = Sampler(teaching(teacher, named), network, args.seed, args.batch)
     findings = teacher.recipe.kind.measure(sampler, splits, args.n, teacher.measures, args.weights)
     return {f"{name}, of the teacher": curve for name, curve in findings.curves.items()}
+
+
+def _inversion(sampler: Sampler, splits: Splits) -> tuple[Row, ...]:
+    """How well a map leads held-out data back to noise, where it was trained to."""
+    if not sampler.leads_back:
+        return ()
+    kind = sampler.recipe.kind
+    index = torch.arange(min(INVERTED, max(1, JACOBIANS // math.prod(kind.shape) ** 2), len(splits.held_out)))
+    states, cond = States(splits.held_out, kind.read).take(index, Rng(sampler.seed).rows(index).key)
+    labels = cond if isinstance(cond, Tensor) else None
+    found = {steps: sampler.inverted(states, labels, steps) for steps in BACK}
+    return inversion_rows(found, sampler.log_prob(states, labels, Rng(sampler.seed).fold(Stream.PROBE)))
 
 
 def _coupling(run: Run) -> str:

@@ -58,6 +58,9 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message.rstrip('.')}; `{self.prog} --help` lists what there is.")
 
 
+BACKWARD = "share of a flow map's steps that lead from data to noise, for densities (default: 0)"
+
+
 def build_parser() -> tuple[Parser, Any]:
     """The parser of the whole, and those of the commands by name."""
     parser = Parser(
@@ -118,6 +121,7 @@ def _train(commands: Any) -> None:
     for table in TABLES:
         add(f"--{table}", metavar="NAME", help="see below")
     add("--guidance", type=float, metavar="X", help="classifier-free guidance when sampling; 1 is none")
+    add("--backward", type=float, metavar="X", help=BACKWARD)
     defaults = {field.name: field for field in dataclasses.fields(Training)}
     for name, what in NUMBERS.items():
         kind = int if isinstance(defaults[name].default, int) else float
@@ -220,6 +224,7 @@ def _distill(commands: Any) -> None:
     add("--guidance", type=float, metavar="X", help="classifier-free guidance to build in; the student needs none then")
     add("--training-steps", type=int, metavar="N", help="optimiser steps, at most (default: as many as the teacher's)")
     add("--pairs", type=int, metavar="N", help=f"made by RUN for reflow, or for the map of one (default: {PAIRS:,})")
+    add("--backward", type=float, metavar="X", help=BACKWARD)
     add("--out", type=Path, metavar="RUN", help="the student's folder (default: RUN-NAME)")
     add("--seed", type=int, help="of everything random (default: 0)")
     _common(parser)

@@ -26,6 +26,7 @@ from ..objectives import (
     Matching,
     MinSNR,
     PseudoHuber,
+    Rectified,
     SimulatedLikelihood,
     Squared,
     VelocityWeight,
@@ -187,7 +188,7 @@ OBJECTIVE = ("path", "coupling", "predict", "times", "weight", "loss")
 CHANGEABLE: Mapping[type, Sequence[str]] = {
     Matching: OBJECTIVE,
     LearnedMatching: ("coupling", "times"),
-    FlowMapMatching: ("path", "coupling", "times", "loss"),
+    FlowMapMatching: ("path", "coupling", "times", "loss", "backward"),
 }
 """Those that an objective has."""
 
@@ -271,8 +272,10 @@ def resolve(name: str, options: Mapping[str, Any]) -> Recipe:
     if "objective" in options:
         recipe = part("objective", options["objective"])(recipe)
     chosen = {key: part(key, options[key]) for key in OBJECTIVE if key in options}
+    if "backward" in options:
+        chosen["backward"] = options["backward"]
     if chosen:
-        recipe = dataclasses.replace(recipe, objective=_with(recipe.objective, chosen))
+        recipe = dataclasses.replace(recipe, objective=with_parts(recipe.objective, chosen))
     recipe = with_sampling(recipe, options)
     fields = {field.name for field in dataclasses.fields(recipe.training)}
     numbers = {key: value for key, value in options.items() if key in fields}
@@ -304,16 +307,20 @@ def _shared(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(own, name) for name in ("coupling", "times", "source") if hasattr(own, name)}
 
 
-def _with(objective: Any, chosen: Mapping[str, Any]) -> Any:
-    """An objective with other parts.
+def with_parts(objective: Any, chosen: Mapping[str, Any]) -> Any:
+    """An objective with other parts; of one on pairs, what is asked between them.
 
     Raises:
         InputError: if it has no such part.
     """
+    if isinstance(objective, Rectified):
+        return dataclasses.replace(objective, inner=with_parts(objective.inner, chosen))
     changeable = next((names for sort, names in CHANGEABLE.items() if isinstance(objective, sort)), ())
     for name in chosen:
         if name not in changeable:
-            raise InputError(f"{type(objective).__name__} has no --{name}; leave it out, or take --objective matching.")
+            raise InputError(
+                f"{type(objective).__name__} has no --{name}; leave it out, or take an --objective that has it."
+            )
     return dataclasses.replace(objective, **chosen)
 
 

@@ -22,7 +22,7 @@ from ..training import Fitted, checkpoint, fit, joined, load_weights
 from .parser import NUMBERS, SWITCHES
 from .parts import KNOBS, TABLES, look_here, resolve
 
-OPTIONS = (*KNOBS, *TABLES, *NUMBERS, *SWITCHES, "precision", "guidance")
+OPTIONS = (*KNOBS, *TABLES, *NUMBERS, *SWITCHES, "precision", "guidance", "backward")
 """Options that a recipe is resolved from."""
 
 SHOWN = 100

@@ -7,6 +7,7 @@ from .drift import ScoredDiffusion
 from .flow import Flow
 from .flow_map import FlowMap
 from .likelihood import Likelihood, likelihood, log_likelihood, sample_with_log_prob
+from .map_density import MapLikelihood, map_likelihood
 from .noise import AncestralNoise, DiffusionNoise, Noise, RestartNoise
 from .restarted import Restarted
 
@@ -18,6 +19,7 @@ __all__ = [
     "Flow",
     "FlowMap",
     "Likelihood",
+    "MapLikelihood",
     "Noise",
     "RestartNoise",
     "Restarted",
@@ -25,5 +27,6 @@ __all__ = [
     "integrate_adjoint",
     "likelihood",
     "log_likelihood",
+    "map_likelihood",
     "sample_with_log_prob",
 ]

@@ -9,7 +9,7 @@ gives a standard error. Gradients are those of the solver's own steps, or those 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
@@ -87,7 +87,7 @@ def likelihood(
     pair = _pair(flow, start, trace, probe, rng)
     solution = _integrate(solver, pair, start, _grid(solver, grid, x1, (1.0, 0.0)), cond, adjoint)
     x0, change = solution.x
-    columns = _normal_log_prob(x0, scale)[:, None] + change
+    columns = normal_log_prob(x0, scale)[:, None] + change
     return _summary(columns, x0, solution.evaluations, trace)
 
 
@@ -118,7 +118,7 @@ def sample_with_log_prob(
     pair = _pair(flow, start, trace, probe, rng)
     solution = _integrate(solver, pair, start, _grid(solver, grid, x0, (0.0, 1.0)), cond, adjoint)
     x1, change = solution.x
-    columns = _normal_log_prob(x0, scale)[:, None] - change
+    columns = normal_log_prob(x0, scale)[:, None] - change
     return _summary(columns, x1, solution.evaluations, trace)
 
 
@@ -163,15 +163,21 @@ class WithDivergence:
 
 def _trace(velocity: Tensor, state: Tensor, differentiable: bool) -> Tensor:
     """The exact divergence (B,)."""
-    count = state[0].numel()
     total = torch.zeros(len(state), dtype=velocity.dtype, device=velocity.device)
-    for first in range(0, count, CHUNK):
-        axes = torch.arange(first, min(first + CHUNK, count), device=state.device)
-        basis = torch.nn.functional.one_hot(axes, count).to(velocity.dtype)
-        directions = basis.reshape(len(axes), 1, *state.shape[1:]).expand(len(axes), *state.shape)
-        pulled = _pull(velocity, state, directions, differentiable)
+    for directions, pulled in jacobian_rows(velocity, state, differentiable):
         total = total + (pulled * directions).reshape(*pulled.shape[:2], -1).sum((0, 2))
     return total
+
+
+def jacobian_rows(end: Tensor, start: Tensor, differentiable: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    """Axes (K, B, ...), :data:`CHUNK` at a time, and the rows of ``d end/d start`` that belong to them, alike; a row of
+    a batch depends on no other."""
+    count = start[0].numel()
+    for first in range(0, count, CHUNK):
+        axes = torch.arange(first, min(first + CHUNK, count), device=start.device)
+        basis = torch.nn.functional.one_hot(axes, count).to(end.dtype)
+        directions = basis.reshape(len(axes), 1, *start.shape[1:]).expand(len(axes), *start.shape)
+        yield directions, _pull(end, start, directions, differentiable)
 
 
 def _pull(velocity: Tensor, state: Tensor, directions: Tensor, differentiable: bool) -> Tensor:
@@ -247,7 +253,7 @@ def _summary(columns: Tensor, x: Tensor, evaluations: int, trace: Trace) -> Like
     return Likelihood(mean, error, x, evaluations)
 
 
-def _normal_log_prob(x: Tensor, scale: float | Tensor) -> Tensor:
+def normal_log_prob(x: Tensor, scale: float | Tensor) -> Tensor:
     """Log-density (B,) of independent normal entries of standard deviation ``scale``."""
     scale = torch.as_tensor(scale, dtype=x.dtype, device=x.device)
     z = (x / scale).reshape(len(x), -1)

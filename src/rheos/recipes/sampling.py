@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Dynamics, InputError, Rng, integrate
-from ..dynamics import Flow, FlowMap, log_likelihood
+from ..dynamics import Flow, FlowMap, MapLikelihood, log_likelihood, map_likelihood
 from ..metrics.trajectories import TrajectoryFigures, flow_figures
 from ..objectives import FlowMapMatching, LearnedMatching, Matching, Normal, Rectified, SimulatedLikelihood
 from ..paths import Affine
@@ -187,6 +187,38 @@ class Sampler:
                     ).cpu()
                 )
         return torch.cat(found)
+
+    @property
+    def leads_back(self) -> bool:
+        """Whether the network is a map that was trained to lead data back to normal noise."""
+        objective = self.recipe.objective
+        if isinstance(objective, Rectified):
+            objective = objective.inner
+        return (
+            isinstance(objective, FlowMapMatching) and objective.backward > 0 and isinstance(objective.source, Normal)
+        )
+
+    def inverted(self, states: Tensor, labels: Tensor | None, steps: int) -> MapLikelihood:
+        """The noise and log-density of states with these labels by the map, in so many steps, without guidance:
+        :func:`~rheos.dynamics.map_likelihood`, all of them in one batch.
+
+        Raises:
+            InputError: if what was learned is no map that leads back.
+        """
+        objective: Any = self.recipe.objective
+        flow_map = objective.dynamics(self.network)
+        if not (self.leads_back and isinstance(flow_map, FlowMap)):
+            raise InputError("only a flow map that was trained in both directions, --backward X, leads data to noise.")
+        device = self._device
+        with evaluating(self.network):
+            return map_likelihood(
+                flow_map,
+                states.to(device),
+                solver=Euler(),
+                grid=grids.Uniform()(steps, device=device).flip(0),
+                cond=None if labels is None else labels.to(device),
+                scale=objective.path.prior(torch.ones((), device=device)),
+            )
 
     @property
     def _dynamics(self) -> Dynamics[Tensor]:
