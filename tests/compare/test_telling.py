@@ -136,6 +136,46 @@ def test_hybrids_stand_beside_what_they_come_from() -> None:
     )
 
 
+def few(title: str, at: tuple[float, ...], **changes: Any) -> dict[str, Any]:
+    """A side that is made for one evaluation, with its map at 1, 2, 4, 10 and 50."""
+    found = side(title, "few steps", {"its map": (0.0, 0.0, 0.0), "Adams-Bashforth 2": (9.0, 6.0, 3.0)}, **changes)
+    found["ways"]["its map"]["quality"] = {
+        b: [v, 0.9 * v, 1.2 * v] for b, v in zip(("1", "2", "4", "10", "50"), at, strict=True)
+    }
+    return {**found, "judged at": 1}
+
+
+def test_a_model_of_few_steps_stands_beside_the_steps_that_a_flow_needs() -> None:
+    found = findings(result(FLOW, DDPM, few("mean flow", (3.5, 3.25, 3.125, 3.0, 2.5)), few("shortcut", (1.0,) * 5)))
+    assert found["The best"][0] == (
+        "At 1 evaluation a sample the least Frechet distance is that of shortcut, 1; then mean flow 3.5, flow matching "
+        "30, DDPM 40."
+    )
+    told = found["Models of few steps"]
+    assert told[0] == (
+        "Mean flow has 3.5 in one evaluation, 3.25 in 2, 3.12 in 4; flow matching is as good as that in 10 evaluations."
+    )
+    assert told[1] == "Mean flow by Adams-Bashforth 2 has 2 (2 to 2) times the distance of its map at 10 evaluations."
+    assert told[2].endswith("flow matching is not as good as that in 50 evaluations either.")
+    # It is told here and nowhere else.
+    assert "Mean flow" not in " ".join(found["Diffusion and flow together"] + found["Pace of training"])
+    assert "The network of a map is told where a step ends" in " ".join(found["Read with care"])
+    alone = findings(result(few("mean flow", (3.5,) * 5)))
+    assert alone["Models of few steps"][0] == "Mean flow has 3.5 in one evaluation, 3.5 in 2, 3.5 in 4."
+
+
+def test_pairs_are_told_with_the_time_that_they_took() -> None:
+    pairs = [{"count": 2560, "seconds": seconds} for seconds in (0.3, 0.9, 0.6)]
+    found = result(FLOW, few("reflow", (3.5,) * 5, pairs=pairs))
+    assert (
+        "Reflow made 2,560 pairs to learn from, which took 20 % of its seconds of training."
+        in (findings(found)["Models of few steps"])
+    )
+    text = page(found, {})
+    assert "<td>reflow</td><td>at 1: 0.001: 2" in text
+    assert "<td>flow matching</td><td>0.001: 2" in text
+
+
 def test_errors_of_the_network_are_ranked() -> None:
     calm = side(
         "Calm", "flow", {"Euler": (3.0, 2.0, 1.0)}, stress={"noise of 5%": [0.001], "same seed, same bits": [True]}

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ..core import CheckpointError, DataError, InputError
 from ..core.files import write_whole
 from ..nn import parameter_count
-from ..objectives import FlowMapMatching, Matching, Rectified
-from ..recipes import Recipe, Run, Sampler, Splits, encode, made_pairs, with_source, with_teacher
+from ..objectives import Matching
+from ..recipes import Recipe, Run, Sampler, Splits, encode, lesson, with_source
 from ..training import Fitted, checkpoint, fit, load_weights
 from .parser import NUMBERS, SWITCHES
 from .parts import KNOBS, TABLES, look_here, resolve
@@ -69,9 +69,6 @@ def trained(
     """
     splits = run.recipe.kind.open(run.recipe.data.path)
     check_unchanged(run, splits)
-    recipe = with_source(run.recipe, "training")
-    if teacher is not None and isinstance(recipe.objective, FlowMapMatching):
-        recipe = with_teacher(recipe, teacher)
     if new:
         # What cannot be sampled is refused before it is trained.
         Sampler(with_source(run.recipe, "held_out"), network, run.seed).draw(1)
@@ -81,9 +78,7 @@ def trained(
     if leads():
         _introduce(run, splits, network, device)
     draw = _drawing(run)
-    dataset, read = splits.training, run.recipe.kind.read
-    if teacher is not None and isinstance(recipe.objective, Rectified):
-        dataset, read = made_pairs(run, teacher, splits, print), None
+    objective, dataset, read = lesson(run, splits, teacher, print)
 
     def drawn(step: int, average: nn.Module) -> bool:
         draw(step, average)
@@ -91,7 +86,7 @@ def trained(
 
     return fit(
         network,
-        recipe.objective,
+        objective,
         dataset,
         run.recipe.order,
         run.recipe.training,

@@ -13,7 +13,8 @@ from ..evaluation import html
 from . import plots
 from .claims import verdicts
 from .figures import Result, spread
-from .study import LEARNING, SETTLED
+from .phases import LEARNING
+from .study import SETTLED
 from .telling import findings
 
 CLAIMED = ("", "claim", "here", "measured: median (least to greatest of the seeds)")
@@ -85,6 +86,8 @@ def _rates(sides: Mapping[str, Any]) -> str:
     rows = []
     for side in sides.values():
         tried = "; ".join(f"{rate}: {_tried(values)}" for rate, values in side["quality by rate"].items())
+        if (judged := side.get("judged at", SETTLED)) != SETTLED:
+            tried = f"at {judged}: {tried}"
         trained = spread(side["training seconds"]) if side["training seconds"] else ""
         ways = side["ways"]
         drawn = spread(next(iter(ways.values()))["sampling seconds"][str(LEARNING)]) if ways else ""

@@ -10,10 +10,11 @@ from typing import Any
 from matplotlib.figure import Figure as Plot
 
 from .figures import Result, Side
-from .study import BUDGETS, LEARNING, SETTLED
+from .phases import LEARNING
+from .study import BUDGETS, SETTLED
 
 COLOURS = tuple(f"C{number}" for number in range(10))
-MARKERS = {"flow": "o", "diffusion": "s", "hybrid": "D", "simulated": "^"}
+MARKERS = {"flow": "o", "diffusion": "s", "hybrid": "D", "few steps": "P", "simulated": "^"}
 
 BROAD = 48
 """Letters of a label beyond which two do not stand side by side."""
@@ -51,7 +52,9 @@ def against_size(result: Result) -> Plot:
         quality = {counts[width]: values for width, values in laws[name]["quality"].items()}
         _band(axes, quality, side["title"], colour, "-", MARKERS[side["family"]])
     axes.set_xscale("log")
-    return _finished(plot, axes, "parameters of the network", f"{result['figure']},\n{SETTLED} evaluations")
+    judged = sorted({result["contenders"][name].get("judged at", SETTLED) for name in laws})
+    at = " or ".join(map(str, judged))
+    return _finished(plot, axes, "parameters of the network", f"{result['figure']},\n{at} evaluations")
 
 
 def _begun(height: float) -> tuple[Plot, Any]:

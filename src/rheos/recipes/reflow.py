@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..core import Cond, Dynamics, InputError, Rng, integrate
 from ..core.condition import take
 from ..data import Shuffled, States, Tensors
-from ..objectives import Rectified
+from ..objectives import Matching, Rectified
 from ..solvers import AdamsBashforth, Euler, grids
 from ..training import checkpoint
 from .distilling import require_teacher, taught
@@ -51,16 +51,27 @@ def rectified(teacher: Run, network: nn.Module, pairs: int, steps: int, guidance
         raise InputError(f"reflow learns from at least one pair, got {pairs}.")
     own = teacher.recipe.objective
     named, flow, before = taught(teacher, network, own.inner if isinstance(own, Rectified) else own, guidance)
+    student = as_rectified(teacher.recipe, flow, pairs, before)
+    return replace(student, evaluations=steps, guidance=None, teacher=named)
+
+
+def as_rectified(recipe: Recipe, flow: Matching, pairs: int, before: Matching | None = None) -> Recipe:
+    """The recipe with matching on pairs that a flow makes in place of its objective, sampled in one step.
+
+    Args:
+        recipe: of the flow.
+        flow: what made the pairs learned.
+        pairs: that are learned from.
+        before: what the network was trained by until now, when that is something else than ``flow``.
+    """
     return replace(
-        teacher.recipe,
+        recipe,
         objective=Rectified(flow.path, flow.times, flow.source, before),
         order=Shuffled(pairs),
         solver=Euler(),
         grid=grids.Uniform(),
-        evaluations=steps,
-        guidance=None,
+        evaluations=1,
         noise=None,
-        teacher=named,
     )
 
 
