@@ -53,8 +53,8 @@ def _cautions(result: Result) -> list[str]:
     )
     if _made_for(result["contenders"]):
         told.append(
-            "The network of a map is told where a step ends, and is otherwise the same. Models of few steps took as "
-            "many steps of training as the others, not as much time: see what a step costs."
+            "The network of a map is told where a step ends, and so begins at other weights; it is otherwise the same. "
+            "Models of few steps took as many steps of training as the others, not as much time: see what a step costs."
         )
     if result["seeds"] == 1:
         told.append("There was one seed, so no spread is shown: differences of some per cent mean nothing.")
@@ -138,9 +138,9 @@ def _as_good(flow: Mapping[str, Any], goal: float) -> str:
 
 
 def _errors(sides: Mapping[str, Any], floor: float) -> list[str]:
-    """What few evaluations cost, apart from what training left."""
+    """What few evaluations cost, apart from what training left. A map errs anew at every step, so it has no part."""
     told = [f"What is left at {SETTLED} evaluations is the error of training; held-out data have {floor:.3g}."]
-    for side in sides.values():
+    for side in (side for side in sides.values() if side["family"] != "few steps"):
         for way in side["ways"]:
             few, many = middle(side, FEW, way), middle(side, SETTLED, way)
             if few is not None and many:
