@@ -38,6 +38,22 @@ def test_a_comparison_is_made_resumed_and_kept_apart(rheos: Any, tmp_path: Path)
     rheos.done("sample", run, "--n", 3, "--out", tmp_path / "x.png")
 
 
+def test_models_of_few_steps_take_part(rheos: Any, tmp_path: Path) -> None:
+    names = ("flow", "mean-flow", "flow-to-lagrangian", "reflow")
+    words = ("compare", "toy", *SMALL, "--seeds", 1, "--contenders", *names, "--out", tmp_path / "out")
+    assert "4 of 4: flow, then reflow, learning rate 0.003, seed 0" in rheos.done(*words).err
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [side["family"] for side in found["contenders"].values()] == ["flow", *["few steps"] * 3]
+    text = (tmp_path / "out" / "comparison.html").read_text()
+    assert text.count("<img class=samples") == 24
+    assert "mean flow by its map" in text
+    assert "made 64 pairs to learn from" in text
+    assert "of 4" not in rheos.done(*words).err
+    run = next((tmp_path / "out" / "runs" / "flow-to-lagrangian").glob("*/seed-0"))
+    rheos.done("sample", run, "--n", 3, "--out", tmp_path / "x.png")
+    assert "leave ':data' out" in rheos.refused(*words[:-1], tmp_path / "none", "--contenders", "mean-flow:data")
+
+
 def test_what_cannot_be_compared_is_refused(rheos: Any, tmp_path: Path) -> None:
     words = ("compare", "toy", *SMALL, "--out", tmp_path / "out")
     assert "did you mean 'ddpm'" in rheos.refused(*words, "--contenders", "ddmp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,17 @@ def build(width: int) -> Recipe:
 
 
 def test_every_width_is_a_comparison_and_the_page_tells_of_all(tmp_path: Path) -> None:
-    study = Study(build(4), ("flow", "ddpm"), (3e-3,), 1, 20, tmp_path, torch.device("cpu"))
+    study = Study(build(4), ("flow", "ddpm", "shortcut"), (3e-3,), 1, 20, tmp_path, torch.device("cpu"))
     said: list[str] = []
     found = scaled(study, (4, 6, 8), build, said.append)
     assert found["parameters"] == {str(w): parameter_count(build(w).network(0)) for w in (4, 6, 8)}
     for side in found["contenders"].values():
         assert list(side["quality"]) == ["4", "6", "8"]
         assert all(len(values) == 1 and values[0] > 0 for values in side["quality"].values())
+    for name, budget in (("flow", "50"), ("shortcut", "1")):
+        cell = next((tmp_path / "width-6" / "runs" / name).glob("*/*/cell.json"))
+        measured = next(iter(json.loads(cell.read_text())["ways"].values()))["quality"]
+        assert found["contenders"][name]["quality"]["6"] == [measured[budget]]
         assert side["exponent"] is not None
     assert said[0].startswith("width 4, ")
     again: list[str] = []

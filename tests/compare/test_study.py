@@ -10,18 +10,23 @@ from typing import Any
 import pytest
 import torch
 
-from rheos.compare import Study, chosen_rate, study
+from rheos.compare import Study, chosen_rate, phases
 from rheos.compare.study import BUDGETS, Cell, contender
-from rheos.core import DivergedError, InputError, RheosError
-from rheos.recipes import Recipe, Run, toy
+from rheos.core import DivergedError, InputError, RheosError, integrate
+from rheos.objectives import FlowMapMatching, Matching, lagrangian
+from rheos.recipes import Recipe, Run, distilled, rectified, reflow, toy
+from rheos.solvers import RK4, grids
 from rheos.training import Stopped, fit
 
 CPU = torch.device("cpu")
 
 
-def small() -> Recipe:
+STUDENTS = ("flow-to-lagrangian", "reflow")
+
+
+def small(steps: int = 40) -> Recipe:
     recipe = toy(width=8)
-    return replace(recipe, training=replace(recipe.training, steps=40, batch=32))
+    return replace(recipe, training=replace(recipe.training, steps=steps, batch=32))
 
 
 def made(out: Path, **changes: Any) -> Study:
@@ -31,6 +36,8 @@ def made(out: Path, **changes: Any) -> Study:
 
 def untimed(value: Any) -> Any:
     """A result without what tells of the machine."""
+    if isinstance(value, list):
+        return [untimed(part) for part in value]
     if isinstance(value, dict):
         timed = ("seconds", "joules")
         return {key: untimed(part) for key, part in value.items() if not key.endswith(timed)}
@@ -111,7 +118,7 @@ def test_it_goes_on_where_it_stopped(
 
         return fit(*args, draw_samples=look, **options)
 
-    monkeypatch.setattr(study, "fit", stopping)
+    monkeypatch.setattr(phases, "fit", stopping)
     with pytest.raises((Stopped, KeyboardInterrupt)):
         made(tmp_path).run(lambda line: None)
     said: list[str] = []
@@ -128,7 +135,7 @@ def test_what_diverges_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch:
             raise DivergedError("the loss is not finite")
         return fit(network, objective, *args, **options)
 
-    monkeypatch.setattr(study, "fit", failing)
+    monkeypatch.setattr(phases, "fit", failing)
     result = made(tmp_path, rates=(1e-3,)).run(lambda line: None)
     ddpm = result["contenders"]["ddpm"]
     assert ddpm["diverged"] == ["the loss is not finite"]
@@ -146,7 +153,7 @@ def test_samples_that_are_not_finite_are_a_divergence_and_other_errors_are_none(
             parameter.data.fill_(torch.nan)
         return done
 
-    monkeypatch.setattr(study, "fit", broken)
+    monkeypatch.setattr(phases, "fit", broken)
     result = made(tmp_path, names=("flow",), rates=(1e-3,), seeds=1).run(lambda line: None)
     assert result["contenders"]["flow"]["diverged"] == ["samples of 1 evaluations are not finite."]
 
@@ -154,7 +161,7 @@ def test_samples_that_are_not_finite_are_a_divergence_and_other_errors_are_none(
         raise RheosError("the disk is full")
 
     # What is no property of a side is not kept as one.
-    monkeypatch.setattr(study, "fit", full)
+    monkeypatch.setattr(phases, "fit", full)
     with pytest.raises(RheosError, match="the disk is full"):
         made(tmp_path / "full", names=("flow",), rates=(1e-3,), seeds=1).run(lambda line: None)
     assert not list((tmp_path / "full").glob("runs/*/*/*/cell.json"))
@@ -172,13 +179,13 @@ def test_too_little_memory_halves_the_parts_of_a_batch(
             raise torch.OutOfMemoryError("too little")
         return fit(*args, **options)
 
-    monkeypatch.setattr(study, "fit", narrow)
+    monkeypatch.setattr(phases, "fit", narrow)
     given = made(tmp_path, names=("flow",), rates=(1e-2,), seeds=1)
     result = given.run(lambda line: None)
     assert parts == [1, 2, 4]
     found = result["contenders"]["flow"]["quality by rate"]["0.01"]
     assert found == pytest.approx(whole[1]["contenders"]["flow"]["quality by rate"]["0.01"][:1], rel=1e-2)
-    monkeypatch.setattr(study, "fit", lambda *args, **options: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    monkeypatch.setattr(phases, "fit", lambda *args, **options: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
     with pytest.raises(InputError, match="cannot be halved; give a smaller --batch"):
         made(tmp_path / "none", names=("flow",), rates=(1e-2,), seeds=1).run(lambda line: None)
 
@@ -201,7 +208,7 @@ def test_a_hybrid_trains_as_both_in_as_many_steps(tmp_path: Path, monkeypatch: p
         starts.append(done.average.state_dict())
         return done
 
-    monkeypatch.setattr(study, "fit", watched)
+    monkeypatch.setattr(phases, "fit", watched)
     given = made(tmp_path, names=("v-to-flow",), rates=(1e-2,), seeds=1)
     result = given.run(lambda line: None)
     found = result["contenders"]["v-to-flow"]
@@ -213,9 +220,165 @@ def test_a_hybrid_trains_as_both_in_as_many_steps(tmp_path: Path, monkeypatch: p
     assert list(found["learning"]) == ["10", "20", "30", "40"]
     assert found["family"] == "hybrid"
     folder = given.folder(Cell(given.sides[0], 1e-2, 0))
-    parts = [study._seconds(folder / "before"), found["training seconds"][0]]
+    parts = [phases.training_seconds(folder / "before"), found["training seconds"][0]]
     assert 0 < parts[0] < parts[1]
     assert given.run(pytest.fail) == result
+
+
+@pytest.fixture(scope="module")
+def students(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, dict[str, Any], list[Any]]:
+    """A comparison of students over 41 steps, and what each training was given and ended with."""
+    seen: list[Any] = []
+
+    def watched(network: Any, objective: Any, dataset: Any, order: Any, settings: Any, **options: Any) -> Any:
+        # Copies, for training changes weights in place.
+        start, initial = copied(options["start_from"]), copied(network.state_dict())
+        done = fit(network, objective, dataset, order, settings, **options)
+        seen.append((settings.steps, objective, dataset, start, initial, done.average))
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phases, "fit", watched)
+        study = made(tmp_path_factory.mktemp("students"), recipe=small(41), names=STUDENTS, rates=(1e-2,), seeds=1)
+        return study, study.run(lambda line: None), seen
+
+
+def copied(weights: Any) -> Any:
+    return None if weights is None else {name: value.clone() for name, value in weights.items()}
+
+
+def cells(study: Study) -> list[Path]:
+    return [study.folder(Cell(side, 1e-2, 0)) for side in study.sides]
+
+
+def test_a_student_takes_half_of_the_steps_and_its_teacher_the_others(students: Any) -> None:
+    study, result, seen = students
+    assert [given[0] for given in seen] == [20, 21, 20, 21]
+    for (_, _, _, none, _, teacher), (_, _, _, start, initial, _) in (seen[:2], seen[2:]):
+        assert none is None
+        weights = teacher.state_dict()
+        # It begins at the teacher's average; what only a network of two times has is its own.
+        assert start.keys() == initial.keys()
+        for name, value in start.items():
+            assert torch.equal(value, weights[name] if name in weights else initial[name])
+    # The same flow teaches both.
+    for a, b in zip(seen[0][-1].parameters(), seen[2][-1].parameters(), strict=True):
+        assert torch.equal(a, b)
+    for name in STUDENTS:
+        found = result["contenders"][name]
+        assert (found["family"], found["judged at"]) == ("few steps", 1)
+        assert list(found["learning"]) == ["10", "20", "30", "40", "41"]
+        assert found["quality by rate"]["0.01"] == next(iter(found["ways"].values()))["quality"]["1"]
+    assert study.run(pytest.fail) == result
+
+
+def test_a_map_learns_the_velocity_of_a_teacher_that_does_not_change(students: Any) -> None:
+    _, _, seen = students
+    objective, teacher = seen[1][1], seen[0][-1]
+    assert isinstance(objective, FlowMapMatching)
+    x, t = torch.randn(5, 2, generator=torch.Generator().manual_seed(1)), torch.full((5,), 0.3)
+    assert objective.teacher is not None
+    assert torch.equal(objective.teacher(x, t), teacher(x, t))
+    assert not any(weights.requires_grad for weights in teacher.parameters())
+
+
+def test_a_reflow_learns_from_pairs_that_its_first_half_leads_to_one_another(students: Any) -> None:
+    study, result, seen = students
+    pairs, teacher = seen[3][2].x, seen[2][-1]
+    # 21 steps of 32 rows, each pair ten times.
+    assert pairs.shape == (67, 2, 2)
+    flow = Matching().dynamics(teacher)
+    with torch.no_grad():
+        ends = integrate(RK4(), flow, pairs[:, 0], grids.Uniform()(64)).x
+    assert float((ends - pairs[:, 1]).abs().max()) < 0.01
+    assert float((pairs[:, 0] - pairs[:, 1]).abs().max()) > 0.05
+    found = result["contenders"]["reflow"]
+    assert found["pairs"][0]["count"] == 67
+    folder = cells(study)[1]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = 10 * lines[0]["seconds"] + 10 * lines[1]["seconds"] + lines[2]["seconds"]
+    before = phases.training_seconds(folder / "before")
+    made_in = json.loads((folder / "pairs.json").read_text())["seconds"]
+    assert found["pairs"][0]["seconds"] == made_in > 0
+    assert [line["step"] for line in lines] == [10, 20, 21]
+    assert found["training seconds"][0] == pytest.approx(before + made_in + steps)
+
+
+def test_students_are_the_runs_that_distilling_makes(students: Any) -> None:
+    study, _, seen = students
+    for folder, number in zip(cells(study), (0, 2), strict=True):
+        teacher, student = Run.open(folder / "before"), Run.open(folder)
+        network = seen[number][-1]
+        if number == 0:
+            expected = distilled(teacher, network, lagrangian, 1, None)
+        else:
+            expected = rectified(teacher, network, 67, 1, None)
+        assert replace(student.recipe, training=expected.training) == expected
+        assert (student.recipe.training.steps, student.seed) == (21, teacher.seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [("flow-to-lagrangian", False), ("reflow", False), ("reflow", True)],
+    ids=["map", "flow", "pairs"],
+)
+def test_students_go_on_where_they_stopped(students: Any, tmp_path: Path, name: str, pairs: bool) -> None:
+    calls = [0]
+
+    def stopping(*args: Any, draw_samples: Any, **options: Any) -> Any:
+        calls[0] += 1
+
+        def look(step: int, average: Any) -> None:
+            draw_samples(step, average)
+            if calls[0] == 2 and step == 10:
+                raise KeyboardInterrupt
+
+        return fit(*args, draw_samples=look, **options)
+
+    def half(run: Any, *args: Any) -> Any:
+        rows = args[-1]
+        if pairs and int(rows[0]) >= 32:
+            raise KeyboardInterrupt
+        return shard(run, *args)
+
+    shard = reflow._shard
+    given = made(tmp_path, recipe=small(41), names=(name,), rates=(1e-2,), seeds=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phases, "fit", stopping)
+        patch.setattr(reflow, "_shard", half)
+        patch.setattr(reflow, "SHARD", 16)
+        with pytest.raises((Stopped, KeyboardInterrupt)):
+            given.run(lambda line: None)
+        patch.undo()
+        patch.setattr(reflow, "SHARD", 16)
+        earlier = phases.pairing_seconds(cells(given)[0])
+        again = given.run(lambda line: None)["contenders"][name]
+    assert (earlier > 0) == (name == "reflow")
+    for found in again["pairs"]:
+        # Where every pair was there, none is made anew.
+        assert (found["seconds"] > earlier) == pairs
+    assert untimed(again) == untimed(students[1]["contenders"][name])
+
+
+def test_a_map_that_diverges_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(network: Any, objective: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(objective, FlowMapMatching):
+            raise DivergedError("the loss is not finite")
+        return fit(network, objective, *args, **options)
+
+    monkeypatch.setattr(phases, "fit", failing)
+    names = ("mean-flow", "flow-to-lagrangian", "reflow")
+    found = made(tmp_path, names=names, rates=(1e-2,), seeds=1).run(lambda line: None)["contenders"]
+    assert [found[name]["diverged"] for name in names] == [["the loss is not finite"]] * 2 + [[]]
+    assert found["reflow"]["ways"]
+
+
+def test_a_model_of_few_steps_keeps_the_rate_that_is_best_in_them() -> None:
+    def cell(rate: float, at_one: float, at_fifty: float) -> dict[str, Any]:
+        return {"rate": rate, "seed": 0, "ways": {"its map": {"quality": {"1": at_one, "50": at_fifty}}}}
+
+    cells = [cell(1e-3, 3.0, 1.0), cell(1e-2, 2.0, 4.0)]
+    assert (chosen_rate(cells), chosen_rate(cells, 1)) == (1e-3, 1e-2)
 
 
 def test_what_makes_no_comparison_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rheos.compare import findings, page
+from rheos.compare import findings, page, plots
 
 BUDGETS = ("1", "10", "50")
 
@@ -136,6 +136,61 @@ def test_hybrids_stand_beside_what_they_come_from() -> None:
     )
 
 
+def few(title: str, at: tuple[float, ...], **changes: Any) -> dict[str, Any]:
+    """A side that is made for one evaluation, with its map at 1, 2, 4, 10 and 50."""
+    found = side(title, "few steps", {"its map": (0.0, 0.0, 0.0), "Adams-Bashforth 2": (9.0, 6.0, 3.0)}, **changes)
+    found["ways"]["its map"]["quality"] = {
+        b: [v, 0.9 * v, 1.2 * v] for b, v in zip(("1", "2", "4", "10", "50"), at, strict=True)
+    }
+    return {**found, "judged at": 1}
+
+
+def test_a_model_of_few_steps_stands_beside_the_steps_that_a_flow_needs() -> None:
+    found = findings(result(FLOW, DDPM, few("mean flow", (3.5, 3.25, 3.125, 3.0, 2.5)), few("shortcut", (1.0,) * 5)))
+    assert found["The best"][0] == (
+        "At 1 evaluation a sample the least Frechet distance is that of shortcut, 1; then mean flow 3.5, flow matching "
+        "30, DDPM 40."
+    )
+    told = found["Models of few steps"]
+    assert told[0] == (
+        "Mean flow has 3.5 in one evaluation, 3.25 in 2, 3.12 in 4; flow matching is as good as that in 10 evaluations."
+    )
+    assert told[1] == "Mean flow by Adams-Bashforth 2 has 2 (2 to 2) times the distance of its map at 10 evaluations."
+    assert told[2].endswith("flow matching is not as good as that in 50 evaluations either.")
+    # It is told here and nowhere else.
+    elsewhere = ("Diffusion and flow together", "Pace of training", "Errors of sampling and of training")
+    assert not any("Mean flow" in line for about in elsewhere for line in found[about])
+    assert "The network of a map is told where a step ends" in " ".join(found["Read with care"])
+    alone = findings(result(few("mean flow", (3.5,) * 5)))
+    assert alone["Models of few steps"][0] == "Mean flow has 3.5 in one evaluation, 3.5 in 2, 3.5 in 4."
+
+
+def test_a_plot_of_many_sides_keeps_its_height_and_its_colours() -> None:
+    def drawn(count: int) -> tuple[float, int]:
+        sides = [few(f"side {number}", (3.5, 3.0, 2.5, 2.0, 1.0)) for number in range(count)]
+        plot = plots.against_evaluations(result(*sides))
+        plot.draw_without_rendering()
+        axes = plot.axes[0]
+        height = axes.get_position().height * plot.get_figheight()
+        return height, len({line.get_color() for line in axes.get_lines()[: 2 * count]})
+
+    (some, three), (many, twelve) = drawn(3), drawn(12)
+    assert many > 0.9 * some
+    assert (three, twelve) == (3, 12)
+
+
+def test_pairs_are_told_with_the_time_that_they_took() -> None:
+    pairs = [{"count": 2560, "seconds": seconds} for seconds in (0.3, 0.9, 0.6)]
+    found = result(FLOW, few("reflow", (3.5,) * 5, pairs=pairs))
+    assert (
+        "Reflow made 2,560 pairs to learn from, which took 20 % of its seconds of training."
+        in (findings(found)["Models of few steps"])
+    )
+    text = page(found, {})
+    assert "<td>reflow</td><td>at 1: 0.001: 2" in text
+    assert "<td>flow matching</td><td>0.001: 2" in text
+
+
 def test_errors_of_the_network_are_ranked() -> None:
     calm = side(
         "Calm", "flow", {"Euler": (3.0, 2.0, 1.0)}, stress={"noise of 5%": [0.001], "same seed, same bits": [True]}
@@ -179,6 +234,19 @@ def pictures(tmp_path: Path) -> dict[str, dict[int, Path]]:
     file = tmp_path / "x.png"
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(file)
     return {"side-0": {1: file, 10: file}, "side-1": {}}
+
+
+def test_pictures_of_many_sides_stand_in_tables_of_equal_columns(pictures: dict[str, dict[int, Path]]) -> None:
+    many = result(*(side(f"side {number}", "flow", {"Euler": (3.0, 2.0, 1.0)}) for number in range(7)))
+    text = page(many, {f"side-{number}": pictures["side-0"] for number in range(7)})
+    heads = re.findall(r"<tr><th>evaluations</th>(.*?)</tr>", text)
+    assert [re.findall(r"side \d", head) for head in heads] == [
+        [f"side {n}" for n in part] for part in (range(5), (5, 6))
+    ]
+    assert [head.count("<th>") for head in heads] == [5, 5]
+    rows = re.findall(r"<tr><th>\d+</th>(.*?)</tr>", text)
+    assert [row.count("<td>") for row in rows] == [5] * 4
+    assert [row.count("<img class=samples") for row in rows] == [5, 5, 2, 2]
 
 
 def test_the_page_holds_everything_and_needs_nothing_else(pictures: dict[str, dict[int, Path]]) -> None:

@@ -56,6 +56,17 @@ def test_all_of_some_and_none() -> None:
     assert judged({"a": [0.5]}, 0.4) == "refuted"
 
 
+def test_models_of_few_steps_change_no_verdict() -> None:
+    dear = {"training": {"passes": 3, "operations": 9, "bytes": 9, "joules": None}, "sampling": {}}
+    broken = {"same seed, same bits": [False, False], "noise of 5%": [0.9, 0.9]}
+    few = side("map", "few steps", {"its map": (1.0,) * 7, "AB2": (0.1,) * 7}, stress=broken, cost=dear)
+    few = {**few, "judged at": 1, "quality by rate": {str(rate): [rate, rate] for rate in (1, 2, 9)}}
+    own = (("flow", FLOW), ("ddpm", SLOW))
+    assert told(*own) == told(("map", few), *own) == told(*own, ("reflow", few))
+    assert "C12" in told(*own)
+    assert told(("map", few)) == {}
+
+
 def test_a_flow_that_is_better_throughout() -> None:
     found = told(("flow", FLOW), ("ddpm", SLOW))
     verdict, measured = found["C03"]

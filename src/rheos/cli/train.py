@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ..core import CheckpointError, DataError, InputError
 from ..core.files import write_whole
 from ..nn import parameter_count
-from ..objectives import Matching, Rectified
-from ..recipes import Recipe, Run, Sampler, Splits, encode, made_pairs, with_source, with_teacher
+from ..objectives import Matching
+from ..recipes import Recipe, Run, Sampler, Splits, encode, lesson, with_source
 from ..training import Fitted, checkpoint, fit, joined, load_weights
 from .parser import NUMBERS, SWITCHES
 from .parts import KNOBS, TABLES, look_here, resolve
@@ -69,7 +69,6 @@ def trained(
     """
     splits = run.recipe.kind.open(run.recipe.data.path)
     check_unchanged(run, splits)
-    recipe = with_source(run.recipe, "training")
     if new:
         # What cannot be sampled is refused before it is trained.
         Sampler(with_source(run.recipe, "held_out"), network, run.seed).draw(1)
@@ -85,15 +84,11 @@ def trained(
         return look is not None and look(step, average)
 
     with joined(device) as (layout, place):
-        dataset, read = splits.training, run.recipe.kind.read
-        if teacher is not None:
-            teacher = teacher.to(place)
-            recipe = with_teacher(recipe, teacher)
-            if isinstance(recipe.objective, Rectified):
-                dataset, read = made_pairs(run, teacher, splits, print, layout), None
+        teacher = None if teacher is None else teacher.to(place)
+        objective, dataset, read = lesson(run, splits, teacher, print, layout)
         return fit(
             network,
-            recipe.objective,
+            objective,
             dataset,
             run.recipe.order,
             run.recipe.training,

@@ -62,8 +62,9 @@ Finding = tuple[str, str] | None
 
 
 def verdicts(result: Result) -> list[Verdict]:
-    """Every claim that a comparison touches."""
-    sides = {name: side for name, side in result["contenders"].items() if side["ways"]}
+    """Every claim that a comparison touches. They are of flows and diffusion models; those of few steps have none."""
+    own = result["contenders"].items()
+    sides = {name: side for name, side in own if side["ways"] and side["family"] != "few steps"}
     found = {name: judge(sides, result) for name, judge in _JUDGES.items()}
     return [Verdict(name, TEXTS[name], *finding) for name, finding in found.items() if finding is not None]
 
@@ -100,7 +101,7 @@ def _simulated(sides: Mapping[str, Side], result: Result) -> Finding:
     passes = {side["title"]: side["cost"]["training"]["passes"] for side in _rivals(sides) if side["cost"]}
     if not passes:
         return None
-    told = ", ".join(f"{count} ({name})" for name, count in passes.items())
+    told = ", ".join(f"{count:.3g} ({name})" for name, count in passes.items())
     return judged({name: [1 / count] for name, count in passes.items()}, 0.5), (
         f"passes through the network in a training step: {told}; one, as of flow matching, generates nothing"
     )

@@ -1,8 +1,11 @@
-"""Who takes part in a comparison: flows and diffusion models, each as its paper trains and samples it, and in few
-dimensions the flow that is simulated to train.
+"""Who takes part in a comparison: flows, diffusion models and models of few steps, each as its paper trains and samples
+it, and in few dimensions the flow that is simulated to train.
 
 All share the recipe's network, data, batch and steps. What differs is the objective, that is path, predicted quantity,
-times and weight, and how samples are drawn.
+times and weight, and how samples are drawn. The network of a flow map is told a second time, and is otherwise the same.
+
+A side whose network comes from another training takes half of the steps for that one: a hybrid goes on from a
+diffusion model, a student learns from a flow. So no side has been given more steps than another.
 """
 
 from __future__ import annotations
@@ -15,17 +18,33 @@ from typing import Any, Literal, final
 from ..core import InputError, Solver, nearest
 from ..couplings import BatchOT, Conditional
 from ..dynamics import AncestralNoise, DiffusionNoise, Noise
-from ..objectives import EDMWeight, Matching, SimulatedLikelihood
+from ..objectives import (
+    EDMWeight,
+    FlowMapMatching,
+    Matching,
+    SimulatedLikelihood,
+    consistency,
+    consistency_flow_matching,
+    continuous_consistency,
+    improved_mean_flow,
+    lagrangian,
+    mean_flow,
+    shortcut,
+)
 from ..objectives.times import LogNormal, Steps, Uniform
 from ..paths import Affine
-from ..recipes import Recipe
+from ..recipes import Recipe, as_flow_map, as_rectified
 from ..schedules import EDM, Cosine, CosineBetas, Discrete, LinearBetas, VariancePreserving
 from ..solvers import RK4, AdamsBashforth, DPMSolver, Euler, Heun, grids
 
-Family = Literal["flow", "diffusion", "hybrid", "simulated"]
+Family = Literal["flow", "diffusion", "hybrid", "few steps", "simulated"]
 
 FEW = 16
 """Numbers in a state up to which a flow is simulated to train."""
+
+MOST_PAIRS, SEEN = 20_000, 10
+"""Pairs that a reflow makes, at most, and how often it learns from each, at least: a pair takes 32 passes forward to
+make, and a row three to learn from, forward and back, so that pairs cost about as much as the steps that follow."""
 
 
 @final
@@ -36,9 +55,11 @@ class Contender:
     Args:
         name: what the command line calls it.
         title: what a reader sees.
-        family: flow matching, diffusion, one that goes on as the other, or a flow that is simulated to train.
+        family: flow matching, diffusion, one that goes on as the other, models that are made for one to four steps, or
+            a flow that is simulated to train.
         recipe: everything it is made from; its sampler is the first of the ways.
         ways: how samples are drawn, by name: the recipe with each sampler. The first is the paper's own.
+        before: what the network is trained by in the first half of the steps, when that is something else.
     """
 
     name: str
@@ -46,19 +67,29 @@ class Contender:
     family: Family
     recipe: Recipe
     ways: Mapping[str, Recipe]
+    before: Recipe | None = None
 
     @property
-    def before(self) -> Recipe | None:
-        """What the network is trained by in the first half of the steps, when that is something else."""
-        objective = self.recipe.objective
-        if not isinstance(objective, Matching) or objective.before is None:
-            return None
-        return replace(self.recipe, objective=objective.before)
+    def learns(self) -> bool:
+        """Whether the second half learns from what the first made of the network, and does not only go on from it."""
+        return self.before is not None and not isinstance(self.recipe.objective, Matching)
+
+    @property
+    def budget(self) -> int | None:
+        """The evaluations that it is made for, where it is made for some."""
+        return self.recipe.evaluations if self.family == "few steps" else None
 
     @property
     def accurate(self) -> Recipe:
-        """The recipe with the sampler of the highest order, whose samples tell the most of the training."""
+        """The recipe with the sampler whose samples tell the most of the training: of a flow that of the highest order,
+        of a map the map."""
+        if isinstance(self.recipe.objective, FlowMapMatching):
+            return self.recipe
         return max(self.ways.values(), key=lambda recipe: recipe.solver.order)
+
+
+_Changes = Callable[[Recipe], Recipe]
+"""A recipe in place of another."""
 
 
 @final
@@ -70,46 +101,70 @@ class _Way:
     grid: Callable[[Affine], grids.Grid] = lambda path: grids.Uniform()
     noise: Noise | None = None
 
+    def __call__(self, recipe: Recipe) -> Recipe:
+        path = getattr(recipe.objective, "path", Affine())
+        return replace(recipe, solver=self.solver(path), grid=self.grid(path), noise=self.noise)
+
 
 @final
 @dataclass(frozen=True)
 class _Side:
-    """What tells one side from another: the objective, and how it is sampled."""
+    """What tells one side from another: what it learns, how it is sampled, and what its network learned before."""
 
     title: str
     family: Family
-    ways: Mapping[str, _Way]
-    objective: Callable[[Recipe], Matching | SimulatedLikelihood]
+    ways: Mapping[str, _Changes]
+    learning: _Changes
+    before: Matching | None = None
 
 
-def _matching(path: Affine, **parts: Any) -> Callable[[Recipe], Matching]:
-    return lambda recipe: Matching(**{"path": path, "times": Uniform(stratified=True), **parts})
+def _by(objective: Matching | SimulatedLikelihood) -> _Changes:
+    return lambda recipe: replace(recipe, objective=objective)
 
 
-def _transported(recipe: Recipe) -> Matching:
+def _matching(path: Affine, **parts: Any) -> _Changes:
+    return _by(Matching(**{"path": path, "times": Uniform(stratified=True), **parts}))
+
+
+def _transported(recipe: Recipe) -> Recipe:
     coupling = Conditional(BatchOT()) if recipe.kind.classes else BatchOT()
-    return Matching(times=Uniform(stratified=True), coupling=coupling)
+    return _by(Matching(times=Uniform(stratified=True), coupling=coupling))(recipe)
 
 
-def _simulated(recipe: Recipe) -> SimulatedLikelihood:
+def _map(make: Callable[..., FlowMapMatching]) -> _Changes:
+    return lambda recipe: as_flow_map(_by(_FLOW)(recipe), make)
+
+
+def _rectified(recipe: Recipe) -> Recipe:
+    training = recipe.training
+    rows = (training.steps - training.steps // 2) * training.batch
+    return as_rectified(recipe, _FLOW, max(training.batch, min(MOST_PAIRS, rows // SEEN)))
+
+
+def _simulated(recipe: Recipe) -> Recipe:
     size = math.prod(recipe.kind.shape)
     if size > FEW:
         raise InputError(
             f"a flow is simulated to train for states of at most {FEW} numbers, these have {size}: a step would take "
             "minutes. Leave this contender out."
         )
-    return SimulatedLikelihood(RK4(), "hutchinson", grid=(1.0, 0.75, 0.5, 0.25, 0.0))
+    return replace(recipe, objective=SimulatedLikelihood(RK4(), "hutchinson", grid=(1.0, 0.75, 0.5, 0.25, 0.0)))
 
 
-_AB2 = {"Adams-Bashforth 2": _Way(lambda path: AdamsBashforth(2))}
+_MULTISTEP = _Way(lambda path: AdamsBashforth(2))
+_AB2 = {"Adams-Bashforth 2": _MULTISTEP}
 _SDE = {"Euler with noise": _Way(lambda path: Euler(), noise=DiffusionNoise())}
 _DDIM = {"DDIM": _Way(lambda path: Euler(), noise=AncestralNoise(0.0))}
 _DPM = {"DPM-Solver++ (2M)": _Way(lambda path: DPMSolver(path))}
 _DISCRETE = {**_DDIM, **_DPM, **_AB2}
 _HEUN = {"Heun": _Way(lambda path: Heun(), lambda path: grids.EDM(path.schedule))}
+_EULER = {"Euler": _Way(lambda path: Euler()), **_AB2}
+_MAP = {"its map": lambda recipe: recipe, **_AB2}
+_RESTARTS = {"its map, with restarts": lambda recipe: recipe, **_AB2}
 
 _STEPS = Steps(stratified=True)
 _KARRAS = {"predict": "data", "data_std": 0.5, "weight": EDMWeight(0.5), "times": LogNormal(stratified=True)}
+_FLOW = Matching(times=Uniform(stratified=True))
 _DDPM = Matching(Affine(Discrete(LinearBetas())), predict="noise", times=_STEPS)
 _V = Matching(Affine(Cosine()), predict="v", times=Uniform(stratified=True))
 
@@ -117,14 +172,14 @@ CONTENDERS: Mapping[str, _Side] = {
     "flow": _Side("flow matching", "flow", {**_AB2, **_SDE}, _matching(Affine())),
     "flow-ot": _Side("flow matching with transport", "flow", _AB2, _transported),
     "flow-cosine": _Side("flow matching (cosine path)", "flow", {**_AB2, **_SDE}, _matching(Affine(Cosine()))),
-    "ddpm": _Side("DDPM", "diffusion", _DISCRETE, lambda recipe: _DDPM),
+    "ddpm": _Side("DDPM", "diffusion", _DISCRETE, _by(_DDPM)),
     "ddpm-cosine": _Side(
         "DDPM (cosine betas)",
         "diffusion",
         _DISCRETE,
         _matching(Affine(Discrete(CosineBetas())), predict="noise", times=_STEPS),
     ),
-    "v": _Side("v-prediction", "diffusion", _DISCRETE, lambda recipe: _V),
+    "v": _Side("v-prediction", "diffusion", _DISCRETE, _by(_V)),
     "vp": _Side(
         "VP score model",
         "diffusion",
@@ -132,8 +187,19 @@ CONTENDERS: Mapping[str, _Side] = {
         _matching(Affine(VariancePreserving()), predict="noise"),
     ),
     "edm": _Side("EDM", "diffusion", _HEUN, _matching(Affine(EDM()), **_KARRAS)),
-    "ddpm-to-flow": _Side("DDPM, then flow", "hybrid", _AB2, _matching(Affine(), before=_DDPM)),
-    "v-to-flow": _Side("v-prediction, then flow", "hybrid", _AB2, _matching(Affine(), before=_V)),
+    "ddpm-to-flow": _Side("DDPM, then flow", "hybrid", _AB2, _matching(Affine(), before=_DDPM), _DDPM),
+    "v-to-flow": _Side("v-prediction, then flow", "hybrid", _AB2, _matching(Affine(), before=_V), _V),
+    "mean-flow": _Side("mean flow", "few steps", _MAP, _map(mean_flow)),
+    "improved-mean-flow": _Side("improved mean flow", "few steps", _MAP, _map(improved_mean_flow)),
+    "lagrangian": _Side("Lagrangian map", "few steps", _MAP, _map(lagrangian)),
+    "shortcut": _Side("shortcut model", "few steps", _MAP, _map(shortcut)),
+    "consistency": _Side("consistency model", "few steps", _RESTARTS, _map(consistency)),
+    "consistency-flow-matching": _Side("consistency flow matching", "few steps", _MAP, _map(consistency_flow_matching)),
+    "continuous-consistency": _Side(
+        "continuous consistency model", "few steps", _RESTARTS, _map(continuous_consistency)
+    ),
+    "flow-to-lagrangian": _Side("flow, then Lagrangian map", "few steps", _MAP, _map(lagrangian), _FLOW),
+    "reflow": _Side("flow, then reflow", "few steps", _EULER, _rectified, _FLOW),
     "simulated": _Side("a flow that is simulated to train", "simulated", _AB2, _simulated),
 }
 """Every side by name."""
@@ -150,20 +216,34 @@ def contender(name: str, recipe: Recipe) -> Contender:
         recipe: what all sides share.
 
     Raises:
-        InputError: if there is no such side, or it cannot predict that, or the recipe's objective is not matching.
+        InputError: if there is no such side, or it cannot predict that, or the recipe's objective is not matching, or
+            its flow does not start from noise, or its network cannot be told a second time.
     """
     plain, _, quantity = name.partition(":")
     if plain not in CONTENDERS:
         raise InputError(f"there is no contender {plain!r}; {nearest(plain, CONTENDERS)}")
     if not isinstance(recipe.objective, Matching):
         raise InputError(f"a comparison is one of matching, and {recipe.name} has another objective.")
+    if recipe.source is not None:
+        raise InputError(f"a comparison is one of ways from noise to data, and {recipe.name} has a source of its own.")
     side = CONTENDERS[plain]
-    objective, title = side.objective(recipe), side.title
+    made, title = side.learning(recipe), side.title
     if quantity:
-        objective, title = replace(objective, predict=quantity), f"{title} ({quantity} predicted)"
-    path = objective.path
-    ways = {
-        way: replace(recipe, objective=objective, solver=how.solver(path), grid=how.grid(path), noise=how.noise)
-        for way, how in side.ways.items()
-    }
-    return Contender(name, title, side.family, next(iter(ways.values())), ways)
+        made, title = _predicting(made, plain, quantity), f"{title} ({quantity} predicted)"
+    ways = {way: change(made) for way, change in side.ways.items()}
+    before = None if side.before is None else _MULTISTEP(_by(side.before)(recipe))
+    return Contender(name, title, side.family, next(iter(ways.values())), ways, before)
+
+
+def _predicting(recipe: Recipe, name: str, quantity: str) -> Recipe:
+    """The recipe with another quantity predicted.
+
+    Raises:
+        InputError: if the objective is not that of one network at one time, between noise and data.
+    """
+    if not isinstance(recipe.objective, Matching):
+        raise InputError(
+            f"another quantity is predicted by flows and diffusion models, and {name!r} learns velocities as "
+            f"{type(recipe.objective).__name__} asks for them; leave ':{quantity}' out."
+        )
+    return replace(recipe, objective=replace(recipe.objective, predict=quantity))

@@ -13,8 +13,12 @@ from ..evaluation import html
 from . import plots
 from .claims import verdicts
 from .figures import Result, spread
-from .study import LEARNING, SETTLED
+from .phases import LEARNING
+from .study import SETTLED
 from .telling import findings
+
+ACROSS = 5
+"""Sides whose samples stand beside one another."""
 
 CLAIMED = ("", "claim", "here", "measured: median (least to greatest of the seeds)")
 
@@ -85,6 +89,8 @@ def _rates(sides: Mapping[str, Any]) -> str:
     rows = []
     for side in sides.values():
         tried = "; ".join(f"{rate}: {_tried(values)}" for rate, values in side["quality by rate"].items())
+        if (judged := side.get("judged at", SETTLED)) != SETTLED:
+            tried = f"at {judged}: {tried}"
         trained = spread(side["training seconds"]) if side["training seconds"] else ""
         ways = side["ways"]
         drawn = spread(next(iter(ways.values()))["sampling seconds"][str(LEARNING)]) if ways else ""
@@ -117,8 +123,16 @@ def _costs(sides: Mapping[str, Any]) -> str:
 
 
 def _grid(sides: Mapping[str, Any], pictures: Mapping[str, Mapping[int, Path]]) -> str:
-    """A column a side, a row a number of evaluations."""
-    head = "".join(f"<th>{escape(sides[name]['title'])}</th>" for name in pictures)
+    """A column a side, a row a number of evaluations; of many sides a table for each few, of equal columns."""
+    names = list(pictures)
+    parts = [names[start : start + ACROSS] for start in range(0, len(names), ACROSS)]
+    return "".join(_samples(sides, {name: pictures[name] for name in part}, min(ACROSS, len(names))) for part in parts)
+
+
+def _samples(sides: Mapping[str, Any], pictures: Mapping[str, Mapping[int, Path]], columns: int) -> str:
+    """The pictures of so many sides, with empty columns in place of those that are missing."""
+    empty = columns - len(pictures)
+    head = "".join(f"<th>{escape(sides[name]['title'])}</th>" for name in pictures) + "<th></th>" * empty
     rows = []
     for budget in sorted({budget for files in pictures.values() for budget in files}):
         cells = []
@@ -126,6 +140,6 @@ def _grid(sides: Mapping[str, Any], pictures: Mapping[str, Mapping[int, Path]]) 
             caption = f"{sides[name]['title']}, {budget} evaluations"
             shown = html.picture(files[budget].read_bytes(), caption, samples=True) if budget in files else ""
             cells.append(f"<td>{shown}</td>")
-        rows.append(f"<tr><th>{budget}</th>{''.join(cells)}</tr>")
+        rows.append(f"<tr><th>{budget}</th>{''.join(cells)}{'<td></td>' * empty}</tr>")
     head = f"<thead><tr><th>evaluations</th>{head}</tr></thead>"
     return f"<table class=samples>{head}<tbody>{''.join(rows)}</tbody></table>"

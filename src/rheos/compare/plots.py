@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Plot
 
 from .figures import Result, Side
-from .study import BUDGETS, LEARNING, SETTLED
+from .phases import LEARNING
+from .study import BUDGETS, SETTLED
 
-COLOURS = tuple(f"C{number}" for number in range(10))
-MARKERS = {"flow": "o", "diffusion": "s", "hybrid": "D", "simulated": "^"}
+COLOURS = tuple(to_hex(colormaps["tab20"](place)) for place in (*range(0, 20, 2), *range(1, 20, 2)))
+"""Ten strong ones, then as many light ones."""
+
+MARKERS = {"flow": "o", "diffusion": "s", "hybrid": "D", "few steps": "P", "simulated": "^"}
 
 BROAD = 48
 """Letters of a label beyond which two do not stand side by side."""
+
+LINES, INCHES = 6, 0.155
+"""Lines of a legend that the height of a plot has room for, and what every further one adds."""
 
 
 def against_evaluations(result: Result) -> Plot:
@@ -51,7 +60,9 @@ def against_size(result: Result) -> Plot:
         quality = {counts[width]: values for width, values in laws[name]["quality"].items()}
         _band(axes, quality, side["title"], colour, "-", MARKERS[side["family"]])
     axes.set_xscale("log")
-    return _finished(plot, axes, "parameters of the network", f"{result['figure']},\n{SETTLED} evaluations")
+    judged = sorted({result["contenders"][name].get("judged at", SETTLED) for name in laws})
+    at = " or ".join(map(str, judged))
+    return _finished(plot, axes, "parameters of the network", f"{result['figure']},\n{at} evaluations")
 
 
 def _begun(height: float) -> tuple[Plot, Any]:
@@ -80,5 +91,7 @@ def _finished(plot: Plot, axes: Any, across: str, figure: str) -> Plot:
     # Under the curves, however many there are, and within the width of the plot.
     longest = max(map(len, axes.get_legend_handles_labels()[1]), default=0)
     columns = 1 if longest > BROAD else 2
+    lines = math.ceil(len(axes.get_legend_handles_labels()[1]) / columns)
+    plot.set_figheight(plot.get_figheight() + INCHES * max(0, lines - LINES))
     plot.legend(loc="outside lower center", ncols=columns, fontsize=7, handlelength=3.5)
     return plot

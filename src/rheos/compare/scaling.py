@@ -12,7 +12,7 @@ import numpy as np
 
 from ..nn import parameter_count
 from ..recipes import Recipe
-from .study import SETTLED, Say, Study
+from .study import Say, Study
 
 LEAST_WIDTHS = 3
 """Widths below which a line through them leaves nothing to be off."""
@@ -37,9 +37,9 @@ def scaled(study: Study, widths: Sequence[int], build: Callable[[int], Recipe], 
     for name in study.names:
         quality = {}
         for width, result in found.items():
-            ways = result["contenders"][name]["ways"]
-            if ways:
-                quality[width] = next(iter(ways.values()))["quality"][str(SETTLED)]
+            side = result["contenders"][name]
+            if ways := side["ways"]:
+                quality[width] = next(iter(ways.values()))["quality"][str(side["judged at"])]
         fitted = law({counts[w]: statistics.median(q) for w, q in quality.items()})
         seeds = zip(*quality.values(), strict=False)
         each = [law(dict(zip(map(counts.__getitem__, quality), values, strict=True))) for values in seeds]

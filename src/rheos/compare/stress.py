@@ -32,8 +32,8 @@ class Perturbed(nn.Module):
         super().__init__()
         self.network, self.size, self.rng, self.calls = network, size, Rng(seed), 0
 
-    def forward(self, x: Tensor, t: Tensor, *cond: Tensor | None) -> Tensor:
-        out = self.network(x, t, *cond)
+    def forward(self, x: Tensor, t: Tensor, *cond: Tensor | None, **end: Tensor) -> Tensor:
+        out = self.network(x, t, *cond, **end)
         noise = self.rng.fold(self.calls).rows(torch.arange(len(x), device=x.device)).normal(*out.shape[1:])
         self.calls += 1
         return out + self.size * out.square().mean().sqrt() * noise.to(out.dtype)

@@ -11,20 +11,20 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core import DivergedError, InputError
 from ..core.files import write_whole
-from ..recipes import Drawn, Judge, Recipe, Run, Sampler, Splits
-from ..training import Training, fit
+from ..recipes import Judge, Recipe, Sampler, Splits
 from .contenders import Contender, contender
 from .cost import sampling_cost, training_cost
+from .phases import Trainer, distance, learning, pairing_seconds, training_seconds
 from .stress import stressed
 
 BUDGETS = (1, 2, 4, 10, 20, 50, 100)
@@ -38,24 +38,15 @@ PICTURED = 100
 
 SETTLED = 50
 """Evaluations at which learning rates are compared, and the last that are compared in words: what is left then is the
-error of training more than that of sampling."""
+error of training more than that of sampling. A side that is made for fewer steps is judged at those."""
 
 STRESSED = 64
 """Samples that are drawn under errors."""
-
-LEARNING = 20
-"""Evaluations of the samples by which a model is looked at while it learns, by its sampler of the highest order."""
-
-MARKS = 4
-"""Looks at a model while it learns."""
 
 LEAST_STEPS = 40
 """Steps below which nothing is learned that could be compared."""
 
 CELL = "cell.json"
-
-BEFORE = "before"
-"""The folder of the training that a network comes from, within that of the one that goes on."""
 
 Say = Callable[[str], object]
 
@@ -130,7 +121,7 @@ class Study:
             for rate in self.rates:
                 found[side.name].append(self._cell(Cell(side, rate, 0), splits, judge, clock))
         for side in sides:
-            best = chosen_rate(found[side.name])
+            best = chosen_rate(found[side.name], side.budget or SETTLED)
             for rate in self.rates if self.full else (best,):
                 for seed in range(1, self.seeds):
                     if rate is None:
@@ -183,84 +174,23 @@ class Study:
         clock.begin(f"{cell.side.title}, learning rate {cell.rate:g}, seed {cell.seed}")
         found: dict[str, Any] = {"rate": cell.rate, "seed": cell.seed}
         try:
-            network = self._trained(cell, splits, judge)
-            found |= {"learning": _learning(folder), "training seconds": _seconds(folder)}
+            phases = Trainer(splits, judge, max(10, self.count // 2), self.device)(
+                cell.side, folder, cell.rate, cell.seed
+            )
+            network = phases[-1].average
+            found |= {"learning": learning(folder), "training seconds": training_seconds(folder)}
+            if phases[-1].pairs:
+                found["pairs"] = {"count": phases[-1].pairs, "seconds": pairing_seconds(folder)}
             found["ways"] = {way: self._measured(cell, way, network, judge) for way in cell.side.ways}
             found["stress"] = stressed(cell.side.recipe, network, STRESSED, cell.seed)
             if cell.seed == 0:
-                training = training_cost(cell.side.recipe, splits, self.device)
-                found["cost"] = {"training": training, "sampling": sampling_cost(cell.side.recipe, network)}
+                sampling = sampling_cost(cell.side.recipe, network)
+                found["cost"] = {"training": training_cost(phases, sampling, self.device), "sampling": sampling}
         except DivergedError as error:
             found = {"rate": cell.rate, "seed": cell.seed, "diverged": str(error)}
         write_whole(file, json.dumps(found, indent=1) + "\n")
         clock.end()
         return found
-
-    def _trained(self, cell: Cell, splits: Splits, judge: Judge) -> nn.Module:
-        """The averaged network of a training, which goes on where it stopped."""
-        folder, recipe, before = self.folder(cell), cell.side.recipe, cell.side.before
-        steps, start = recipe.training.steps, None
-        if before is not None:
-            half = steps // 2
-            start = self._phase(folder / BEFORE, before, before, half, cell, splits, judge).state_dict()
-            steps -= half
-        return self._phase(folder, recipe, cell.side.accurate, steps, cell, splits, judge, start)
-
-    def _phase(
-        self,
-        folder: Path,
-        recipe: Recipe,
-        shown: Recipe,
-        steps: int,
-        cell: Cell,
-        splits: Splits,
-        judge: Judge,
-        start: Mapping[str, Tensor] | None = None,
-    ) -> nn.Module:
-        """The averaged network after some steps of one objective, in as small parts as the memory asks for."""
-        base = recipe.training
-        every = max(1, base.steps // MARKS)
-        settings = replace(
-            base,
-            steps=steps,
-            learning_rate=cell.rate,
-            sample_every=every,
-            checkpoint_every=every,
-            keep=1,
-            snapshots=0,
-        )
-        while True:
-            run = Run(folder, replace(recipe, training=settings), cell.seed, {})
-            if not (folder / "run.json").exists():
-                run.create()
-            try:
-                return self._fitted(run, shown, splits, judge, start)
-            except torch.OutOfMemoryError:
-                settings = _smaller(settings)
-
-    def _fitted(
-        self, run: Run, shown: Recipe, splits: Splits, judge: Judge, start: Mapping[str, Tensor] | None
-    ) -> nn.Module:
-        def look(step: int, average: nn.Module) -> None:
-            drawn = Sampler(shown, average, run.seed).draw(max(10, self.count // 2), evaluations=LEARNING)
-            known = _looks(run.folder) | {str(step): _distance(drawn, judge)}
-            write_whole(run.folder / "learning.json", json.dumps(known) + "\n", sync=False)
-
-        return fit(
-            run.network(),
-            run.recipe.objective,
-            splits.training,
-            run.recipe.order,
-            run.recipe.training,
-            seed=run.seed,
-            out=run.folder,
-            device=self.device,
-            draw_samples=look,
-            read=run.recipe.kind.read,
-            start_from=start,
-            progress=False,
-            forecast=False,
-        ).average
 
     def _measured(self, cell: Cell, way: str, network: nn.Module, judge: Judge) -> dict[str, Any]:
         """Quality and time by the number of evaluations."""
@@ -272,43 +202,33 @@ class Study:
             began = time.perf_counter()
             drawn = sampler.draw(self.count, evaluations=budget)
             seconds[str(budget)] = time.perf_counter() - began
-            quality[str(budget)] = _distance(drawn, judge)
+            quality[str(budget)] = distance(drawn, judge)
             if cell.seed == 0 and budget in SHOWN and way == next(iter(cell.side.ways)):
                 labels = None if drawn.labels is None else drawn.labels[:PICTURED]
                 self.recipe.kind.write(drawn.states[:PICTURED], labels, self.picture(cell, budget))
         return {"quality": quality, "sampling seconds": seconds}
 
 
-def _distance(drawn: Drawn, judge: Judge) -> float:
-    """The figure of samples.
-
-    Raises:
-        DivergedError: if they are not finite.
-    """
-    if not bool(drawn.states.isfinite().all()):
-        raise DivergedError(f"samples of {drawn.evaluations} evaluations are not finite.")
-    return judge.distance(drawn.states)
-
-
-def chosen_rate(cells: list[dict[str, Any]]) -> float | None:
-    """The learning rate of the best quality at :data:`SETTLED` evaluations, by the paper's own sampler; ``None`` when
-    every training diverged."""
-    judged = {cell["rate"]: _settled(cell) for cell in cells if cell["seed"] == 0 and "diverged" not in cell}
+def chosen_rate(cells: list[dict[str, Any]], budget: int = SETTLED) -> float | None:
+    """The learning rate of the best quality at a number of evaluations, by the paper's own sampler; ``None`` when every
+    training diverged."""
+    judged = {cell["rate"]: _settled(cell, budget) for cell in cells if cell["seed"] == 0 and "diverged" not in cell}
     return min(judged, key=lambda rate: judged[rate]) if judged else None
 
 
-def _settled(cell: Mapping[str, Any]) -> float:
+def _settled(cell: Mapping[str, Any], budget: int) -> float:
     first = next(iter(cell["ways"].values()))
-    return first["quality"][str(SETTLED)]
+    return first["quality"][str(budget)]
 
 
 def _told(side: Contender, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """One side: its rate, and every figure of the trainings at it, in the order of their seeds."""
-    rate = chosen_rate(cells)
+    budget = side.budget or SETTLED
+    rate = chosen_rate(cells, budget)
     own = [cell for cell in cells if cell["rate"] == rate and "diverged" not in cell]
     rates: dict[str, list[float | None]] = {}
     for cell in cells:
-        rates.setdefault(f"{cell['rate']:g}", []).append(None if "diverged" in cell else _settled(cell))
+        rates.setdefault(f"{cell['rate']:g}", []).append(None if "diverged" in cell else _settled(cell, budget))
     ways = {}
     for way in side.ways if own else ():
         budgets = own[0]["ways"][way]["quality"]
@@ -319,6 +239,7 @@ def _told(side: Contender, cells: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "title": side.title,
         "family": side.family,
+        "judged at": budget,
         "rate": rate,
         "seeds": [cell["seed"] for cell in own],
         "quality by rate": rates,
@@ -326,48 +247,10 @@ def _told(side: Contender, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "ways": ways,
         "learning": {step: [cell["learning"][step] for cell in own] for step in (own[0]["learning"] if own else ())},
         "training seconds": [cell["training seconds"] for cell in own],
+        "pairs": [cell["pairs"] for cell in own if "pairs" in cell],
         "stress": {error: [cell["stress"][error] for cell in own] for error in (own[0]["stress"] if own else ())},
         "cost": own[0]["cost"] if own else {},
     }
-
-
-def _looks(folder: Path) -> dict[str, float]:
-    file = folder / "learning.json"
-    return json.loads(file.read_text()) if file.exists() else {}
-
-
-def _learning(folder: Path) -> dict[str, float]:
-    """Quality by steps, those before included."""
-    before = _looks(folder / BEFORE)
-    done = max(map(int, before), default=0)
-    return before | {str(done + int(step)): value for step, value in _looks(folder).items()}
-
-
-def _seconds(folder: Path) -> float:
-    """Wall seconds of all steps, from the journals."""
-    total, last = (_seconds(folder / BEFORE) if (folder / BEFORE).exists() else 0.0), 0
-    for line in _lines(folder / "metrics.jsonl"):
-        total += line["seconds"] * (line["step"] - last)
-        last = line["step"]
-    return total
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    return map(json.loads, file.read_text().splitlines())
-
-
-def _smaller(settings: Training) -> Training:
-    """The same global batch in parts of half the size.
-
-    Raises:
-        InputError: if the parts cannot be halved.
-    """
-    if settings.batch % (2 * settings.accumulate):
-        raise InputError(
-            f"the device has too little memory for parts of {settings.batch // settings.accumulate} rows, and they "
-            "cannot be halved; give a smaller --batch or --width."
-        )
-    return replace(settings, accumulate=2 * settings.accumulate)
 
 
 class _Clock:

@@ -13,6 +13,9 @@ from .study import SETTLED
 FEW = 10
 """Evaluations that are called few."""
 
+ONE_TO_FOUR = (1, 2, 4)
+"""Evaluations that models of few steps are made for."""
+
 MANY_RATES = 3
 """Learning rates from which on their spread is told."""
 
@@ -21,8 +24,11 @@ def findings(result: Result) -> dict[str, list[str]]:
     """What was found, by what it is about."""
     sides = {name: side for name, side in result["contenders"].items() if side["ways"]}
     about = {
-        "The best": [line for budget in (FEW, SETTLED) for line in _best(sides, budget, result["figure"])],
+        "The best": [
+            line for budget in (*_made_for(sides), FEW, SETTLED) for line in _best(sides, budget, result["figure"])
+        ],
         f"A flow in {FEW} evaluations beside diffusion in {SETTLED}": _few_against_many(sides),
+        "Models of few steps": _few_steps(sides),
         "Errors of sampling and of training": _errors(sides, result["floor"]),
         "Pace of training": _pace(sides),
         "Diffusion and flow together": _hybrids(sides),
@@ -45,6 +51,11 @@ def _cautions(result: Result) -> list[str]:
         "Each side trained at its own learning rate, the best of the same few; network, first weights, order of the "
         "data, batch and steps were the same."
     )
+    if _made_for(result["contenders"]):
+        told.append(
+            "The network of a map is told where a step ends, and so begins at other weights; it is otherwise the same. "
+            "Models of few steps took as many steps of training as the others, not as much time: see what a step costs."
+        )
     if result["seeds"] == 1:
         told.append("There was one seed, so no spread is shown: differences of some per cent mean nothing.")
     told.append(
@@ -63,7 +74,7 @@ def _best(sides: Mapping[str, Any], budget: int, figure: str) -> list[str]:
     others = ", ".join(f"{sides[name]['title']} {found[name]:.3g}" for name in ranked[1:])
     rest = f"; then {others}" if others else ""
     return [
-        f"At {budget} evaluations a sample the least {figure} is that of {sides[ranked[0]]['title']}, "
+        f"At {_times(budget)} a sample the least {figure} is that of {sides[ranked[0]]['title']}, "
         f"{found[ranked[0]]:.3g}{rest}."
     ]
 
@@ -92,10 +103,44 @@ def _few_against_many(sides: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def _errors(sides: Mapping[str, Any], floor: float) -> list[str]:
-    """What few evaluations cost, apart from what training left."""
-    told = [f"What is left at {SETTLED} evaluations is the error of training; held-out data have {floor:.3g}."]
+def _made_for(sides: Mapping[str, Any]) -> list[int]:
+    """The numbers of evaluations that sides are made for."""
+    return sorted({side["judged at"] for side in sides.values() if side["family"] == "few steps"})
+
+
+def _few_steps(sides: Mapping[str, Any]) -> list[str]:
+    """What models of few steps do in one to four, how many a flow needs to be as good, and what pairs took."""
+    flow, told = plain_flow(sides), []
     for side in sides.values():
+        known = {n: value for n in ONE_TO_FOUR if (value := middle(side, n)) is not None}
+        if side["family"] != "few steps" or not known:
+            continue
+        listed = ", ".join(f"{value:.3g} in {n}" for n, value in known.items() if n != 1)
+        line = f"{_first(side['title'])} has {known[1]:.3g} in one evaluation, {listed}"
+        told.append(line + ("." if flow is None else f"; {_as_good(flow, known[1])}."))
+        told += _samplers(side)
+        if pairs := side.get("pairs"):
+            shares = [made["seconds"] / whole for made, whole in zip(pairs, side["training seconds"], strict=True)]
+            told.append(
+                f"{_first(side['title'])} made {pairs[0]['count']:,} pairs to learn from, which took "
+                f"{100 * statistics.median(shares):.2g} % of its seconds of training."
+            )
+    return told
+
+
+def _as_good(flow: Mapping[str, Any], goal: float) -> str:
+    """In how many evaluations a flow is as good."""
+    budgets = sorted(map(int, next(iter(flow["ways"].values()))["quality"]))
+    enough = [budget for budget in budgets if (value := middle(flow, budget)) is not None and value <= goal]
+    if not enough:
+        return f"{flow['title']} is not as good as that in {_times(budgets[-1])} either"
+    return f"{flow['title']} is as good as that in {_times(enough[0])}"
+
+
+def _errors(sides: Mapping[str, Any], floor: float) -> list[str]:
+    """What few evaluations cost, apart from what training left. A map errs anew at every step, so it has no part."""
+    told = [f"What is left at {SETTLED} evaluations is the error of training; held-out data have {floor:.3g}."]
+    for side in (side for side in sides.values() if side["family"] != "few steps"):
         for way in side["ways"]:
             few, many = middle(side, FEW, way), middle(side, SETTLED, way)
             if few is not None and many:
@@ -111,7 +156,7 @@ def _pace(sides: Mapping[str, Any]) -> list[str]:
     flow = plain_flow(sides)
     if flow is None:
         return []
-    others = [side for side in sides.values() if side["family"] not in ("flow", "hybrid")]
+    others = [side for side in sides.values() if side["family"] not in ("flow", "hybrid", "few steps")]
     pairs = [pair for other in others for pair in ((flow, other), (other, flow))]
     return [line for side, goal in pairs if (line := _reached(side, goal))]
 
@@ -148,16 +193,17 @@ def _hybrids(sides: Mapping[str, Any]) -> list[str]:
                     "evaluations, after as many steps in all."
                 )
                 told += [line] if (line := _reached(side, other)) else []
-    for side in sides.values():
-        own, *others = side["ways"]
-        for way in others:
-            ratio = quotients(quality(side, FEW, way), quality(side, FEW))
-            if ratio:
-                told.append(
-                    f"{_first(side['title'])} by {way} has {spread(ratio)} times the distance of {own} at {FEW} "
-                    "evaluations."
-                )
-    return told
+    return told + [line for side in sides.values() if side["family"] != "few steps" for line in _samplers(side)]
+
+
+def _samplers(side: Mapping[str, Any]) -> list[str]:
+    """Every other sampler of a side beside its own."""
+    own, *others = side["ways"]
+    return [
+        f"{_first(side['title'])} by {way} has {spread(ratio)} times the distance of {own} at {FEW} evaluations."
+        for way in others
+        if (ratio := quotients(quality(side, FEW, way), quality(side, FEW)))
+    ]
 
 
 def _few(side: Mapping[str, Any]) -> float:
@@ -206,7 +252,7 @@ def _cost(sides: Mapping[str, Any]) -> list[str]:
     if set(passes.values()) == {1}:
         told.append("Nothing is simulated to train: a step of each side takes one pass through the network.")
     told += [
-        f"A training step of {known[name]['title']} takes {count} passes through the network."
+        f"A training step of {known[name]['title']} takes {count:.3g} passes through the network."
         for name, count in passes.items()
         if count > 1
     ]
@@ -251,6 +297,10 @@ def _stress(sides: Mapping[str, Any]) -> list[str]:
 def _first(title: str) -> str:
     """The title at the beginning of a sentence."""
     return title[:1].upper() + title[1:]
+
+
+def _times(evaluations: int) -> str:
+    return "1 evaluation" if evaluations == 1 else f"{evaluations} evaluations"
 
 
 def _seconds(value: float) -> str:

@@ -1,10 +1,11 @@
 """Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
-from .distilling import PAIRS, distilled, started, teaching, with_teacher
+from .distilling import PAIRS, distilled, reference, started, teaching, with_teacher
 from .flow_maps import as_flow_map
 from .images import Images, images
+from .lessons import Lesson, lesson
 from .recipe import Build, DataRef, Generate, Judge, Kind, Recipe, RunRef, Splits
-from .reflow import made_pairs, rectified
+from .reflow import as_rectified, made_pairs, rectified
 from .run import Run
 from .sampling import Drawn, Sampler
 from .serial import decode, encode
@@ -20,6 +21,7 @@ __all__ = [
     "Images",
     "Judge",
     "Kind",
+    "Lesson",
     "Plane",
     "Recipe",
     "Run",
@@ -27,12 +29,15 @@ __all__ = [
     "Sampler",
     "Splits",
     "as_flow_map",
+    "as_rectified",
     "decode",
     "distilled",
     "encode",
     "images",
+    "lesson",
     "made_pairs",
     "rectified",
+    "reference",
     "started",
     "starting_at",
     "teaching",

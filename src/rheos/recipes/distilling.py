@@ -87,11 +87,16 @@ def taught(teacher: Run, network: nn.Module, guidance: Guidance | None) -> tuple
         )
     if guidance is not None and not teacher.recipe.kind.classes:
         raise InputError("guidance contrasts a class with none, and this run has no classes; leave --guidance out.")
-    named = RunRef(str(teacher.folder.expanduser().resolve()), fingerprint(network), guidance)
+    named = reference(teacher, network, guidance)
     if objective.predict == "velocity":
         return named, objective, objective.before
     before = Matching(objective.path, predict=objective.predict, data_std=objective.data_std, before=objective.before)
     return named, Matching(coupling=objective.coupling, times=objective.times, source=objective.source), before
+
+
+def reference(teacher: Run, network: nn.Module, guidance: Guidance | None = None) -> RunRef:
+    """The name under which a student knows its teacher, whose network with the averaged weights this is."""
+    return RunRef(str(teacher.folder.expanduser().resolve()), fingerprint(network), guidance)
 
 
 def with_teacher(recipe: Recipe, network: nn.Module) -> Recipe:
@@ -109,6 +114,7 @@ def with_teacher(recipe: Recipe, network: nn.Module) -> Recipe:
         return replace(recipe, objective=replace(recipe.objective, inner=told))
     objective, named = recipe.objective, require_teacher(recipe, network)
     if isinstance(objective, Matching):
+        # It learns from the teacher's pairs.
         return recipe
     assert isinstance(objective, FlowMapMatching)
     network = network.eval().requires_grad_(False)

@@ -50,16 +50,27 @@ def rectified(teacher: Run, network: nn.Module, pairs: int, steps: int, guidance
     """
     require_pairs(pairs)
     named, flow, before = taught(teacher, network, guidance)
+    student = as_rectified(teacher.recipe, flow, pairs, before)
+    return replace(student, evaluations=steps, guidance=None, teacher=named)
+
+
+def as_rectified(recipe: Recipe, flow: Matching, pairs: int, before: Matching | None = None) -> Recipe:
+    """The recipe with matching on pairs that a flow makes in place of its objective, sampled in one step.
+
+    Args:
+        recipe: of the flow.
+        flow: what made the pairs learned.
+        pairs: that are learned from.
+        before: what the network was trained by until now, when that is something else than ``flow``.
+    """
     return replace(
-        teacher.recipe,
+        recipe,
         objective=Rectified(Matching(flow.path, times=flow.times, source=flow.source, before=before)),
         order=Shuffled(pairs),
         solver=Euler(),
         grid=grids.Uniform(),
-        evaluations=steps,
-        guidance=None,
+        evaluations=1,
         noise=None,
-        teacher=named,
     )
 
 
