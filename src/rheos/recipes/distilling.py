@@ -7,10 +7,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from ..core import CheckpointError, Guidance, InputError
-from ..objectives import FlowMapMatching, Matching
+from ..guidance import ClassifierFree, Interval, Told
+from ..objectives import FlowMapMatching, Matching, Scales
+from ..paths import Affine
 from ..solvers.plans import fingerprint
 from ..training import checkpoint, load_weights
 from .flow_maps import as_flow_map
@@ -18,12 +21,16 @@ from .recipe import Recipe, RunRef
 from .run import Run
 from .sources import with_source
 
-SECOND = "embedding.gap."
-"""Names of weights that a network of two times has besides those of one."""
+SECOND = ("embedding.gap.", "embedding.scale.")
+"""How the names of weights begin that a student's network has besides its teacher's."""
 
 
 def distilled(
-    teacher: Run, network: nn.Module, make: Callable[..., FlowMapMatching], steps: int, guidance: Guidance | None
+    teacher: Run,
+    network: nn.Module,
+    make: Callable[..., FlowMapMatching],
+    steps: int,
+    guidance: Guidance | Scales | None,
 ) -> Recipe:
     """The recipe of a student that learns the map of a trained flow.
 
@@ -32,30 +39,46 @@ def distilled(
         network: its network with the averaged weights.
         make: the student's objective.
         steps: in which it is to be sampled.
-        guidance: under which the teacher is distilled; its student then needs none.
+        guidance: under which the teacher is distilled, in times of the student's path; its student then needs none. Of
+            scales the student is told one, the middle one when nothing else is asked.
 
     Raises:
         InputError: if the run learned no flow of matching, or has nothing to guide, or its network knows no second
             time.
     """
-    named, flow, before = taught(teacher, network, teacher.recipe.objective, guidance)
-    student = as_flow_map(replace(teacher.recipe, objective=flow), partial(make, before=before))
+    scales = guidance if isinstance(guidance, Scales) else None
+    shown = _middle(guidance) if isinstance(guidance, Scales) else guidance
+    named, flow, before = taught(teacher, network, teacher.recipe.objective, shown)
+    parts = {"before": before} if scales is None else {"before": before, "guided": scales}
+    student = as_flow_map(replace(teacher.recipe, objective=flow, guidance=None), partial(make, **parts))
     made = student.objective
     if isinstance(made, FlowMapMatching) and made.path != flow.path and before is None:
         # The student's path is its own, to which the teacher's flow is carried over.
         student = replace(student, objective=replace(made, before=Matching(flow.path)))
-    return replace(student, evaluations=steps, guidance=None, teacher=named)
+    return replace(student, evaluations=steps, teacher=named)
+
+
+def _middle(scales: Scales) -> Guidance:
+    """The guidance of the middle scale."""
+    guidance = ClassifierFree(scales.middle)
+    whole = (scales.start, scales.end) == (0.0, 1.0)
+    return guidance if whole else Interval(guidance, scales.start, scales.end)
 
 
 def taught(
-    teacher: Run, network: nn.Module, objective: object, guidance: Guidance | None
+    teacher: Run, network: nn.Module, objective: object, guidance: Guidance | Scales | None
 ) -> tuple[RunRef, Matching, Matching | None]:
     """What a student takes over: the name of its teacher, the objective of the flow that it is to learn, and what its
     network was trained by until then. A diffusion model is distilled as the flow that it is, on straight lines.
 
     Raises:
-        InputError: if the run learned no flow of matching, or has nothing to guide.
+        InputError: if the run learned no flow of matching, or has nothing to guide, or there are several scales.
     """
+    if isinstance(guidance, Scales):
+        raise InputError(
+            "a flow map can be told which of several scales of guidance to follow, and a straighter flow follows one; "
+            "give one scale, or distil to a flow map."
+        )
     if not isinstance(objective, Matching):
         raise InputError(
             f"a run of matching can be distilled, and {teacher.folder} was trained by {type(objective).__name__}; "
@@ -85,7 +108,8 @@ def with_teacher(recipe: Recipe, network: nn.Module) -> Recipe:
     network = network.eval().requires_grad_(False)
     before = objective.before
     velocity = network if before is None else before.carried(network, objective.path)
-    if named.guidance is not None:
+    # Of several scales the objective takes care itself.
+    if named.guidance is not None and objective.guided is None:
         velocity = named.guidance(velocity)
     return replace(recipe, objective=replace(objective, teacher=velocity))
 
@@ -105,14 +129,32 @@ def require_teacher(recipe: Recipe, network: nn.Module) -> RunRef:
     return named
 
 
-def teaching(teacher: Run, named: RunRef) -> Recipe:
+def teaching(teacher: Run, student: Recipe) -> Recipe:
     """The teacher's recipe as it is shown beside a student: from held-out states, under the guidance that it taught
-    with."""
-    return replace(with_source(teacher.recipe, "held_out"), guidance=named.guidance)
+    with, at the scale that the student is told."""
+    named = student.teacher
+    assert named is not None
+    guidance = named.guidance
+    within = guidance.guidance if isinstance(guidance, Interval) else guidance
+    if isinstance(student.guidance, Told):
+        within = ClassifierFree(student.guidance.scale)
+    if isinstance(guidance, Interval) and within is not None:
+        low, high = (_on(teacher.recipe, student, time) for time in (guidance.low, guidance.high))
+        within = Interval(within, low, high)
+    return replace(with_source(teacher.recipe, "held_out"), guidance=within)
+
+
+def _on(teacher: Recipe, student: Recipe, time: float) -> float:
+    """The time of a teacher's path that has the signal-to-noise ratio of a time of its student's."""
+    own, path = (getattr(recipe.objective, "path", None) for recipe in (teacher, student))
+    if path == own or not (isinstance(path, Affine) and isinstance(own, Affine)):
+        return time
+    return float(own.schedule.time_of(*path.schedule(torch.tensor(time, dtype=torch.float64))))
 
 
 def started(network: nn.Module, teacher: Path) -> dict[str, Tensor]:
-    """The weights at which a student begins: its teacher's, and of the second time its own, which add nothing yet.
+    """The weights at which a student begins: its teacher's, and its own of the second time and of scales, which add
+    nothing yet.
 
     Raises:
         CheckpointError: if the teacher's weights are those of another network.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core import Dynamics, InputError, Rng, integrate
 from ..dynamics import Flow, FlowMap, log_likelihood
+from ..guidance import Told
 from ..metrics.trajectories import TrajectoryFigures, flow_figures
 from ..objectives import FlowMapMatching, LearnedMatching, Matching, Normal, Rectified, SimulatedLikelihood
 from ..paths import Affine
@@ -152,7 +153,8 @@ class Sampler:
             )
 
     def log_prob(self, states: Tensor, labels: Tensor | None, rng: Rng) -> Tensor:
-        """The log-density (B,) of states with these labels, in nats, by Hutchinson's estimate; without guidance.
+        """The log-density (B,) of states with these labels, in nats, by Hutchinson's estimate; without guidance,
+        unless it is built into the network.
 
         Args:
             states: (B, ...).
@@ -167,7 +169,8 @@ class Sampler:
         if not known or not isinstance(getattr(objective, "source", Normal()), Normal):
             raise InputError("a log-density is that of a flow from normal noise, which this recipe does not learn.")
         device = self._device
-        flow = _as_velocity(objective.dynamics(self.network))
+        built_in = isinstance(self.recipe.guidance, Told)
+        flow = _as_velocity(self._flow if built_in else objective.dynamics(self.network))
         scale = objective.path.prior(torch.ones((), device=device))
         backward = grids.Cosine()(STEPS, device=device).flip(0)
         found = []
