@@ -56,13 +56,13 @@ def rows_of(objective: FlowMapMatching, model: Any, label: Tensor = LABEL, state
     return objective(model, X1, label, 7, x0=X0, t=T, state=state).rows
 
 
-def told(objective: FlowMapMatching, label: Tensor, rng: Any = 7) -> Tensor:
-    """The scale that each row is told."""
+def told(objective: FlowMapMatching, label: Tensor, rng: Any = 7) -> tuple[Tensor, Tensor, Tensor]:
+    """The scale that each row is told, and where its step starts and ends."""
     seen = []
 
     def model(x: Tensor, t: Tensor, cond: Tensor, s: Tensor, scale: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            seen.append(scale)
+            seen.append((scale, t, s))
         return x
 
     objective(model, torch.zeros(len(label), 1), label, rng)
@@ -117,20 +117,23 @@ def test_each_row_has_a_scale_of_its_own(identity: Identity) -> None:
 def test_a_rows_scale_is_a_function_of_its_key_alone() -> None:
     objective = FlowMapMatching(Compositional(), guided=Scales(2.0, 5.0))
     rng, order = Rng(11), torch.arange(40).flip(0)
-    scales = told(objective, torch.zeros(40, dtype=torch.int64), rng.rows(torch.arange(40)))
+    whole = told(objective, torch.zeros(40, dtype=torch.int64), rng.rows(torch.arange(40)))
     again = told(objective, torch.zeros(40, dtype=torch.int64), rng.rows(order))
-    assert torch.equal(scales[order], again)
+    assert all(torch.equal(one[order], other) for one, other in zip(whole, again, strict=True))
     part = told(objective, torch.zeros(3, dtype=torch.int64), rng.rows(torch.tensor([5, 30, 2])))
-    assert torch.equal(part, scales[[5, 30, 2]])
-    # A stream of their own: noise, times and ends are those of an objective without guidance.
-    plain = replace(objective, guided=None)
-    x0, t = objective.draw(rng.rows(order), torch.zeros(40, 2))
-    assert all(torch.equal(a, b) for a, b in zip((x0, t), plain.draw(rng.rows(order), torch.zeros(40, 2)), strict=True))
+    assert torch.equal(part[0], whole[0][[5, 30, 2]])
+
+
+def test_scales_are_drawn_apart_from_everything_else() -> None:
+    objective = FlowMapMatching(Compositional(), diagonal=0.2, backward=0.3, guided=Scales(2.0, 5.0))
+    scale, t, s = told(objective, torch.zeros(20_000, dtype=torch.int64))
+    for other in (t, s, (s == t).float(), (s < t).float()):
+        assert abs(float(torch.corrcoef(torch.stack([scale, other]))[0, 1])) < 0.05
 
 
 def test_scales_are_uniform_and_rows_without_a_class_are_told_one() -> None:
     label = torch.arange(6000) % 3 - 1
-    scales = told(FlowMapMatching(Compositional(), guided=Scales(2.0, 6.0)), label)
+    scales, *_ = told(FlowMapMatching(Compositional(), guided=Scales(2.0, 6.0)), label)
     assert bool((scales[label < 0] == 1.0).all())
     kept = scales[label >= 0]
     assert 2.0 < float(kept.min()) < 2.05
