@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from rheos.core import drop, null
-from rheos.core.condition import UNKNOWN_LABEL, take
+from rheos.core.condition import UNKNOWN_LABEL, known, take
 
 LABELS = torch.tensor([3, 0, 5])
 VECTORS = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -45,3 +45,14 @@ def test_take_picks_rows_in_order() -> None:
     both = take(BOTH, index)
     assert both["label"].tolist() == [5, 3]
     assert both["text"].tolist() == [[5.0, 6.0], [1.0, 2.0]]
+
+
+def test_a_row_is_known_where_anything_of_it_is() -> None:
+    assert known(torch.tensor([3, -1, 0]), 3).tolist() == [True, False, True]
+    nan = float("nan")
+    vectors = torch.tensor([[nan, nan], [nan, 0.0], [nan, nan]])
+    assert known(vectors, 3).tolist() == [False, True, False]
+    assert known(vectors[:, None, :], 3).tolist() == [False, True, False]
+    assert known({"label": torch.tensor([-1, -1, 2]), "text": vectors}, 3).tolist() == [False, True, True]
+    assert known({}, 2).tolist() == [False, False]
+    assert not known(null(BOTH), 3).any()

@@ -233,6 +233,7 @@ def test_streams_are_named_by_fixed_numbers() -> None:
         "WEIGHTS": 10,
         "PATH": 11,
         "END": 12,
+        "SCALE": 13,
     }
 
 

@@ -278,3 +278,44 @@ def test_the_end_of_a_step_is_refused_where_it_does_not_fit(build):
         net(x, torch.tensor(0.2), s=torch.rand(B + 1))
     with pytest.raises(ShapeError, match="one time"):
         net(x, torch.tensor(0.2), s=torch.rand(x.shape[:2]))
+
+
+def test_a_guided_network_begins_as_the_one_without_guidance_whatever_it_is_told(build):
+    net, x = build(classes=K, two_times=True)
+    knows, _ = build(classes=K, two_times=True, guided=True)
+    missing = knows.load_state_dict(net.state_dict(), strict=False)
+    assert missing.missing_keys
+    assert all(name.startswith("embedding.scale.") for name in missing.missing_keys)
+    knows.embedding.scale[-1].weight.data.zero_()
+    knows.embedding.scale[-1].bias.data.zero_()
+    t, s, y = Rng(3).uniform(B), Rng(4).uniform(B), torch.arange(B) % K
+    for told in ({}, {"scale": 3.0}, {"scale": torch.tensor(0.0)}, {"scale": torch.linspace(-1, 30, B)}):
+        assert torch.equal(knows(x, t, y, s=s, **told), net(x, t, y, s=s))
+
+
+@pytest.mark.parametrize(("network", "shape"), BUILDS.values(), ids=BUILDS.keys())
+def test_the_layer_that_reads_scales_starts_at_zero(network, shape):
+    assert not any(weights.any() for weights in network(guided=True).embedding.scale[-1].parameters())
+
+
+def test_the_scale_counts_row_by_row_and_is_one_when_left_out(build):
+    net, x = build(classes=K, guided=True)
+    t, y, scale = Rng(3).uniform(B), torch.arange(B) % K, torch.linspace(1.5, 8.0, B)
+    whole = net(x, t, y, scale=scale)
+    assert torch.equal(net(x, t, y), net(x, t, y, scale=1.0))
+    assert (whole - net(x, t, y)).flatten(1).norm(dim=1).min() > 1e-3
+    torch.testing.assert_close(net(x[2:3], t[2:3], y[2:3], scale=scale[2:3]), whole[2:3], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(net(x[2:3], t[2:3], y[2:3], scale=scale[2]), whole[2:3], atol=1e-5, rtol=1e-5)
+    # The network reads a scale as far as any other: none is too great to be read, and near ones are told apart.
+    assert net(x, t, y, scale=1e9).isfinite().all()
+    assert (net(x, t, y, scale=8.0) - net(x, t, y, scale=8.5)).flatten(1).norm(dim=1).min() > 1e-3
+
+
+def test_a_scale_is_refused_where_it_does_not_fit(build):
+    net, x = build(classes=K)
+    with pytest.raises(InputError, match="guided=True"):
+        net(x, torch.tensor(0.2), scale=torch.tensor(2.0))
+    net, x = build(classes=K, guided=True)
+    for wrong in (torch.rand(B + 1), torch.rand(B, 1)):
+        with pytest.raises(ShapeError, match="one a row"):
+            net(x, torch.tensor(0.2), scale=wrong)

@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from ..core import CheckpointError, InputError, nearest
+from ..core import CheckpointError, Guidance, InputError, nearest
 from ..core.files import write_whole
-from ..guidance import ClassifierFree
-from ..objectives import Rectified
+from ..guidance import Interval
+from ..objectives import Rectified, Scales
 from ..recipes import PAIRS, Judge, Recipe, Run, Sampler, distilled, encode, rectified, started, teaching, with_source
 from ..training import checkpoint
-from .parts import FLOW_MAPS, METHODS, REFLOW, with_parts
+from .parts import FLOW_MAPS, METHODS, REFLOW, guidance_of, with_parts
 from .train import chosen_device, leads, open_run, trained, trained_network
 
 MOST = 4
@@ -77,6 +77,10 @@ def _prepared(
     named = ("steps", "guidance", "training_steps", "pairs", "backward")
     options = {name: value for name in named if (value := getattr(args, name)) is not None}
     options = {"to": method, **options}
+    if args.guidance is not None and len(args.guidance) == 1:
+        options["guidance"] = args.guidance[0]
+    if args.interval is not None:
+        options["interval"] = args.interval
     request = {"recipe": "distill", "options": options, "from": str(teacher.folder.expanduser().resolve())}
     if Run.exists(folder):
         run = Run.open(folder, args.trust)
@@ -85,7 +89,7 @@ def _prepared(
                 f"{folder} was made by another command ({_words(run)}); give --out another name, or the same options."
             )
         return run, False
-    guidance = None if args.guidance in (None, 1.0) else ClassifierFree(args.guidance)
+    guidance = _guidance(args)
     pairs = PAIRS if args.pairs is None else args.pairs
     if args.pairs is not None and method != REFLOW and not isinstance(teacher.recipe.objective, Rectified):
         raise InputError(
@@ -104,6 +108,21 @@ def _prepared(
     recipe = replace(recipe, training=training)
     encode(recipe)
     return Run(folder, recipe, args.seed or 0, request), True
+
+
+def _guidance(args: argparse.Namespace) -> Guidance | Scales | None:
+    """What is to be built in: guidance of one scale, or a range of scales."""
+    asked: list[float] = args.guidance or []
+    if len(asked) > 2:
+        raise InputError(f"--guidance is one scale, or LOW and HIGH of a range, got {len(asked)} numbers.")
+    if len(asked) == 2:
+        return Scales(*asked, *(args.interval or ()))
+    guidance = guidance_of(asked[0], False) if asked else None
+    if args.interval is None:
+        return guidance
+    if guidance is None:
+        raise InputError("--interval says when guidance acts, and there is none; give --guidance X, other than 1.")
+    return Interval(guidance, *args.interval)
 
 
 def _words(run: Run) -> str:
@@ -178,9 +197,7 @@ class _Looks:
     @property
     def _taught_by(self) -> Recipe:
         """The teacher's recipe, as it teaches."""
-        named = self.recipe.teacher
-        assert named is not None
-        return teaching(self.original, named)
+        return teaching(self.original, self.recipe)
 
     def _teaching(self) -> dict[str, float]:
         drawn, _ = Sampler(self._taught_by, self.network, self.run.seed).curve(None, COUNT, STEPS)

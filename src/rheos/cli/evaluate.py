@@ -53,7 +53,7 @@ def evaluate(args: argparse.Namespace) -> int:
     sampler = Sampler(recipe, network, args.seed, args.batch)
     findings = recipe.kind.measure(sampler, splits, args.n, run.measures, args.weights)
     bent = sampler.trajectories(min(args.n, FOLLOWED))
-    curves = {**findings.curves, **_teacher_curves(args, run, splits)}
+    curves = {**findings.curves, **_teacher_curves(args, run, recipe, splits)}
     rows = (*findings.rows, *trajectory_rows(bent), *_inversion(sampler, splits))
     findings = replace(findings, rows=rows, curves=curves)
     facts = {
@@ -76,8 +76,10 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _teacher_curves(args: argparse.Namespace, run: Run, splits: Splits) -> dict[str, Sequence[tuple[int, float]]]:
-    """The curves of the run that this one was distilled from, where it is at hand."""
+def _teacher_curves(
+    args: argparse.Namespace, run: Run, recipe: Recipe, splits: Splits
+) -> dict[str, Sequence[tuple[int, float]]]:
+    """The curves of the run that this one, as the recipe samples it, was distilled from, where it is at hand."""
     named = run.recipe.teacher
     if named is None or not (Path(named.path) / "run.json").is_file():
         return {}
@@ -86,7 +88,7 @@ def _teacher_curves(args: argparse.Namespace, run: Run, splits: Splits) -> dict[
     if fingerprint(network) != named.fingerprint:
         logger.warning("the teacher %s is no longer the one that taught this run; it is not shown.", named.path)
         return {}
-    sampler = Sampler(teaching(teacher, named), network, args.seed, args.batch)
+    sampler = Sampler(teaching(teacher, recipe), network, args.seed, args.batch)
     findings = teacher.recipe.kind.measure(sampler, splits, args.n, teacher.measures, args.weights)
     return {f"{name}, of the teacher": curve for name, curve in findings.curves.items()}
 

@@ -221,7 +221,14 @@ def _distill(commands: Any) -> None:
     add("run", type=Path, metavar="RUN", help="the teacher")
     add("--to", required=True, metavar="NAME", help=", ".join(METHODS))
     add("--steps", type=int, default=1, help="steps that the student takes, 1 to 4 (default: 1)")
-    add("--guidance", type=float, metavar="X", help="classifier-free guidance to build in; the student needs none then")
+    add(
+        "--guidance",
+        nargs="+",
+        type=float,
+        metavar="X",
+        help="classifier-free guidance to build in; LOW HIGH builds in a range, of which sampling chooses a scale",
+    )
+    add("--interval", nargs=2, type=float, metavar="T", help="times between which guidance acts (default: 0 1)")
     add("--training-steps", type=int, metavar="N", help="optimiser steps, at most (default: as many as the teacher's)")
     add("--pairs", type=int, metavar="N", help=f"made by RUN for reflow, or for the map of one (default: {PAIRS:,})")
     add("--backward", type=float, metavar="X", help=BACKWARD)

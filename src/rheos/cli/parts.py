@@ -17,7 +17,7 @@ from torch import nn
 from ..core import Guidance, InputError, Objective, Solver, nearest
 from ..couplings import BatchOT, Conditional, Independent, PairStore, Partial, Semidiscrete, Sinkhorn, Unbalanced
 from ..dynamics import AncestralNoise, DiffusionNoise, RestartNoise
-from ..guidance import ClassifierFree, ZeroStar
+from ..guidance import ClassifierFree, Told, ZeroStar
 from ..nn import MLP, DiT, UNet
 from ..objectives import (
     EDMWeight,
@@ -338,7 +338,12 @@ def with_sampling(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
         changes["grid"] = part("grid", options["grid"])(path)
     if "noise" in options:
         changes["noise"] = part("noise", options["noise"])
-    if "guidance" in options:
+    if isinstance(recipe.guidance, Told):
+        if options.get("zero_star", False):
+            raise InputError("--zero-star contrasts a class with none, and this run has its guidance built in.")
+        if "guidance" in options:
+            changes["guidance"] = dataclasses.replace(recipe.guidance, scale=options["guidance"])
+    elif "guidance" in options:
         changes["guidance"] = guidance_of(options["guidance"], options.get("zero_star", False))
     elif options.get("zero_star", False):
         raise InputError("--zero-star is a manner of guidance; give --guidance X with it.")

@@ -37,6 +37,15 @@ def drop(cond: Cond, rows: Tensor) -> Cond:
     return cond.masked_fill(expand(rows, cond), _unknown(cond))
 
 
+def known(cond: Cond, count: int) -> Tensor:
+    """Which of ``count`` rows have a condition of which anything is known, bool ``(count,)``."""
+    if isinstance(cond, Mapping):
+        found = [known(value, count) for value in cond.values()]
+        return torch.stack(found).any(0) if found else torch.zeros(count, dtype=torch.bool)
+    unknown = cond.isnan() if cond.is_floating_point() else cond < 0
+    return ~unknown.reshape(count, -1).all(1)
+
+
 def take(cond: Cond | None, index: Tensor) -> Cond | None:
     """The rows ``index`` of a condition, in that order."""
     if cond is None:

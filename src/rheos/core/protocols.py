@@ -28,7 +28,8 @@ Memory = Any
 
 Model = Callable[..., Any]
 """A network, or a network under guidance: ``model(x, t, cond)``, or ``model(x, t)`` when nothing conditions it. That of
-a flow map is also told where a step ends, ``model(x, t, cond, s=s)``; without, it is asked for the velocity."""
+a flow map is also told where a step ends, ``model(x, t, cond, s=s)``; without, it is asked for the velocity. One with
+guidance built in is told its scale, ``model(x, t, cond, scale=w)``; without, it is not guided."""
 
 
 def over(model: Model, wrap: Callable[[Model], Model]) -> Model:

@@ -41,6 +41,7 @@ class Stream(IntEnum):
     WEIGHTS = 10
     PATH = 11
     END = 12
+    SCALE = 13
 
 
 @final

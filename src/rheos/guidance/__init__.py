@@ -3,5 +3,6 @@
 from .autoguidance import Autoguidance
 from .classifier_free import ClassifierFree, ZeroStar
 from .interval import Interval
+from .told import Told
 
-__all__ = ["Autoguidance", "ClassifierFree", "Interval", "ZeroStar"]
+__all__ = ["Autoguidance", "ClassifierFree", "Interval", "Told", "ZeroStar"]

@@ -45,7 +45,7 @@ class DiT(nn.Module):
             which keeps attention from saturating in long training. The published DiT has none.
         dropout: probability of dropping a feature of each branch's output.
         out_channels: channels of the output; those of the state when left out.
-        classes, vector, learned_null, two_times: what it is told, see :class:`~rheos.nn.embedding.Embedding`.
+        classes, vector, learned_null, two_times, guided: what it is told, see :class:`~rheos.nn.embedding.Embedding`.
         frequencies: sinusoids of the time.
     """
 
@@ -68,6 +68,7 @@ class DiT(nn.Module):
         vector: int = 0,
         learned_null: bool = True,
         two_times: bool = False,
+        guided: bool = False,
         frequencies: int = 256,
     ) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class DiT(nn.Module):
         self.shape, self.patch = (channels, height, breadth), patch
         self.grid = height // patch, breadth // patch
         outside = channels if out_channels is None else out_channels
-        self.embedding = Embedding(width, frequencies, classes, vector, learned_null, two_times)
+        self.embedding = Embedding(width, frequencies, classes, vector, learned_null, two_times, guided)
         self.enter = nn.Linear(channels * patch**2, width)
         self.register_buffer("positions", positions(self.grid, width), persistent=False)
         hidden = int(ratio * width)
@@ -111,10 +112,16 @@ class DiT(nn.Module):
         self.embedding.still()
 
     def forward(
-        self, x: Tensor, t: Tensor | float, cond: Cond | None = None, s: Tensor | float | None = None
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        cond: Cond | None = None,
+        s: Tensor | float | None = None,
+        scale: Tensor | float | None = None,
     ) -> Tensor:
         """The output at state ``x`` and time ``t`` of shape ``()`` or ``(B,)``, in [0, 1]; of a network of two times
-        for a step that ends at ``s``, of such a shape too, or at ``t`` when left out.
+        for a step that ends at ``s``, of such a shape too, or at ``t`` when left out; of a guided one under guidance
+        of ``scale``, of such a shape too, or 1 when left out.
 
         Raises:
             ShapeError: if the state, the time or the condition does not fit.
@@ -122,12 +129,12 @@ class DiT(nn.Module):
         """
         if x.shape[1:] != self.shape or not x.dim():
             raise ShapeError(f"this DiT takes images {('B', *self.shape)}, got {tuple(x.shape)}.")
-        c = functional.silu(self.embedding(x, t, cond, s))[:, None]
+        c = functional.silu(self.embedding(x, t, cond, s, scale))[:, None]
         h = self.enter(functional.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.positions
         for block in self.blocks:
             h = block(h, c)
-        shift, scale = self.modulation(c).chunk(2, -1)
-        h = self.leave(modulated(h, shift, scale)).transpose(1, 2).unflatten(2, self.grid)
+        last = self.modulation(c).chunk(2, -1)
+        h = self.leave(modulated(h, *last)).transpose(1, 2).unflatten(2, self.grid)
         return functional.pixel_shuffle(h, self.patch).to(x.dtype)
 
 

@@ -11,6 +11,10 @@ embedding of its own, so that one network is conditional and unconditional at on
 A network of two times is also told where a step ends, by the gap from t to there, through a perceptron of its own whose
 last layer starts at zero. Without an end the gap is 0. So it begins as the network of one time that it was, and stays a
 velocity wherever no end is given.
+
+A network with guidance built in is told its scale w (Meng et al. 2023, "On distillation of guided diffusion models")
+through one more perceptron of that kind, as sinusoids of ``w/(1 + |w|)``: bounded, as frequencies chosen for [0, 1]
+need, and told apart best where they are small and most in use. Without one the scale is 1, which is no guidance.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..core import Cond, InputError, ShapeError, as_time, nearest
 
@@ -57,6 +62,7 @@ class Embedding(nn.Module):
         learned_null: whether the table has a row K for the unknown label. Without it the unknown label adds zero, which
             can express no less (the time's bias takes its place) and is the table of networks trained on labels only.
         two_times: whether it is told where a step ends, too.
+        guided: whether it is told a scale of guidance, too.
     """
 
     def __init__(
@@ -67,12 +73,13 @@ class Embedding(nn.Module):
         vector: int = 0,
         learned_null: bool = True,
         two_times: bool = False,
+        guided: bool = False,
     ) -> None:
         super().__init__()
         if classes < 0 or vector < 0:
             raise InputError(f"classes and vector count labels and entries, got {classes} and {vector}.")
         self.frequencies, self.classes, self.vector, self.learned_null = frequencies, classes, vector, learned_null
-        self.two_times = two_times
+        self.two_times, self.guided = two_times, guided
         self.time = perceptron(frequencies, width)
         if classes:
             self.table = nn.Embedding(classes + learned_null, width)
@@ -81,18 +88,25 @@ class Embedding(nn.Module):
             self.entries = perceptron(2 * vector, width)
         if two_times:
             self.gap = perceptron(frequencies, width)
-            self.still()
+        if guided:
+            self.scale = perceptron(frequencies, width)
+        self.still()
 
     def still(self) -> None:
-        """Start the embedding of gaps at zero."""
-        if self.two_times:
-            for weights in self.gap[-1].parameters():
+        """Start the embeddings of gaps and of scales at zero."""
+        for layers in (*([self.gap] if self.two_times else []), *([self.scale] if self.guided else [])):
+            for weights in layers[-1].parameters():
                 nn.init.zeros_(weights)
 
     def forward(
-        self, x: Tensor, t: Tensor | float, cond: Cond | None = None, s: Tensor | float | None = None
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        cond: Cond | None = None,
+        s: Tensor | float | None = None,
+        scale: Tensor | float | None = None,
     ) -> Tensor:
-        """Embed ``t`` and ``s`` of shape ``()`` or ``(B,)`` and ``cond`` for the state ``x`` of B rows.
+        """Embed ``t``, ``s`` and ``scale`` of shape ``()`` or ``(B,)`` and ``cond`` for the state ``x`` of B rows.
 
         Returns:
             ``(B, width)``, or ``(1, width)`` when every row has the same: one time, and no condition.
@@ -103,12 +117,12 @@ class Embedding(nn.Module):
         """
         t = self._clock(t, x)
         label, vector = self._parts(x, cond)
-        gap = self._gap(t, s, x)
+        gap, strength = self._gap(t, s, x), self._strength(scale, x)
         kind = x.device.type
         if not torch.amp.is_autocast_available(kind):
-            return self._sum(t, label, vector, gap)
+            return self._sum(t, label, vector, gap, strength)
         with torch.autocast(kind, enabled=False):
-            return self._sum(t, label, vector, gap)
+            return self._sum(t, label, vector, gap, strength)
 
     def _clock(self, t: Tensor | float, x: Tensor) -> Tensor:
         t = as_time(t, x)
@@ -127,7 +141,30 @@ class Embedding(nn.Module):
             )
         return None
 
-    def _sum(self, t: Tensor, label: Tensor | None, vector: Tensor | None, gap: Tensor | None) -> Tensor:
+    def _strength(self, scale: Tensor | float | None, x: Tensor) -> Tensor | None:
+        """The scale of guidance in the bounded form in which it is read; ``None`` for a network without."""
+        if not self.guided:
+            if scale is not None:
+                raise InputError(
+                    "this network has no guidance built in, and was told a scale; build it with guided=True, make such "
+                    "a run by `rheos distill --guidance LOW HIGH`, or contrast it by guidance.ClassifierFree."
+                )
+            return None
+        scale = torch.ones((), device=x.device) if scale is None else torch.as_tensor(scale, device=x.device)
+        if scale.shape not in ((), x.shape[:1]):
+            raise ShapeError(
+                f"a scale of guidance is one number () or one a row {tuple(x.shape[:1])}, got {tuple(scale.shape)}."
+            )
+        return functional.softsign(scale.to(torch.promote_types(scale.dtype, torch.float32)))
+
+    def _sum(
+        self,
+        t: Tensor,
+        label: Tensor | None,
+        vector: Tensor | None,
+        gap: Tensor | None,
+        strength: Tensor | None,
+    ) -> Tensor:
         dtype = next(self.time.parameters()).dtype
         total = self.time(sinusoids(t.reshape(-1), self.frequencies).to(dtype))
         if self.classes:
@@ -139,6 +176,8 @@ class Embedding(nn.Module):
             total = total + self.entries(torch.cat([torch.where(known, vector, 0.0), known], -1).to(dtype))
         if gap is not None:
             total = total + self.gap(sinusoids(gap.reshape(-1), self.frequencies).to(dtype))
+        if strength is not None:
+            total = total + self.scale(sinusoids(strength.reshape(-1), self.frequencies).to(dtype))
         return total
 
     def _label(self, label: Tensor | None, device: torch.device) -> Tensor:

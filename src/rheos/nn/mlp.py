@@ -30,7 +30,7 @@ class MLP(nn.Module):
         width: features of the hidden layers.
         depth: the number of hidden layers.
         dropout: probability of dropping a feature before each layer.
-        classes, vector, learned_null, two_times: what it is told, see :class:`~rheos.nn.embedding.Embedding`.
+        classes, vector, learned_null, two_times, guided: what it is told, see :class:`~rheos.nn.embedding.Embedding`.
         frequencies: sinusoids of the time.
     """
 
@@ -45,6 +45,7 @@ class MLP(nn.Module):
         vector: int = 0,
         learned_null: bool = True,
         two_times: bool = False,
+        guided: bool = False,
         frequencies: int = 64,
     ) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class MLP(nn.Module):
                 f"shape={self.shape}, width={width}, depth={depth}."
             )
         size = math.prod(self.shape)
-        self.embedding = Embedding(width, frequencies, classes, vector, learned_null, two_times)
+        self.embedding = Embedding(width, frequencies, classes, vector, learned_null, two_times, guided)
         self.enter = nn.Linear(size, width)
         self.shift = nn.Linear(width, depth * width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
@@ -63,10 +64,16 @@ class MLP(nn.Module):
         self.leave = zeroed(nn.Linear(width, size))
 
     def forward(
-        self, x: Tensor, t: Tensor | float, cond: Cond | None = None, s: Tensor | float | None = None
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        cond: Cond | None = None,
+        s: Tensor | float | None = None,
+        scale: Tensor | float | None = None,
     ) -> Tensor:
         """The output at state ``x`` and time ``t`` of shape ``()`` or ``(B,)``, in [0, 1]; of a network of two times
-        for a step that ends at ``s``, of such a shape too, or at ``t`` when left out.
+        for a step that ends at ``s``, of such a shape too, or at ``t`` when left out; of a guided one under guidance
+        of ``scale``, of such a shape too, or 1 when left out.
 
         Raises:
             ShapeError: if the state, the time or the condition does not fit.
@@ -74,7 +81,7 @@ class MLP(nn.Module):
         """
         if x.shape[1:] != self.shape or not x.dim():
             raise ShapeError(f"this MLP takes states {('B', *self.shape)}, got {tuple(x.shape)}.")
-        shifts = self.shift(functional.silu(self.embedding(x, t, cond, s))).chunk(len(self.layers), -1)
+        shifts = self.shift(functional.silu(self.embedding(x, t, cond, s, scale))).chunk(len(self.layers), -1)
         h = self.enter(x.flatten(1))
         for layer, shift in zip(self.layers, shifts, strict=True):
             h = h + layer(self.dropout(functional.silu(h + shift)))

@@ -51,7 +51,7 @@ class UNet(nn.Module):
         patch: side of the patches of pixels that become channels first and pixels again last.
         dropout: probability of dropping a feature before each block's second convolution.
         out_channels: channels of the output; those of the state when left out.
-        classes, vector, learned_null, two_times: what it is told, see :class:`~rheos.nn.embedding.Embedding`.
+        classes, vector, learned_null, two_times, guided: what it is told, see :class:`~rheos.nn.embedding.Embedding`.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class UNet(nn.Module):
         vector: int = 0,
         learned_null: bool = True,
         two_times: bool = False,
+        guided: bool = False,
     ) -> None:
         super().__init__()
         if min(channels, width, blocks, patch, len(multipliers)) < 1:
@@ -84,7 +85,7 @@ class UNet(nn.Module):
                 f"attention stands at some of the factors {factors} of this network's levels, got {stray}."
             )
         self.channels, self.patch, self.factor = channels, patch, patch * factors[-1]
-        self.embedding = Embedding(4 * width, width, classes, vector, learned_null, two_times)
+        self.embedding = Embedding(4 * width, width, classes, vector, learned_null, two_times, guided)
         outside = (channels if out_channels is None else out_channels) * patch**2
 
         def attends(level: int, features: int) -> list[nn.Module]:
@@ -119,10 +120,16 @@ class UNet(nn.Module):
         self.film = nn.Linear(4 * width, 2 * sum(self.features))
 
     def forward(
-        self, x: Tensor, t: Tensor | float, cond: Cond | None = None, s: Tensor | float | None = None
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        cond: Cond | None = None,
+        s: Tensor | float | None = None,
+        scale: Tensor | float | None = None,
     ) -> Tensor:
         """The output at state ``x`` and time ``t`` of shape ``()`` or ``(B,)``, in [0, 1]; of a network of two times
-        for a step that ends at ``s``, of such a shape too, or at ``t`` when left out.
+        for a step that ends at ``s``, of such a shape too, or at ``t`` when left out; of a guided one under guidance
+        of ``scale``, of such a shape too, or 1 when left out.
 
         Raises:
             ShapeError: if the state, the time or the condition does not fit.
@@ -135,7 +142,7 @@ class UNet(nn.Module):
                 f"this UNet halves images of {self.patch} x {self.patch} patches: height and width must be "
                 f"multiples of {self.factor}, got {x.shape[2]} x {x.shape[3]}; resize the images, or use fewer levels."
             )
-        film = self._film(self.embedding(x, t, cond, s))
+        film = self._film(self.embedding(x, t, cond, s, scale))
         h = self.enter(functional.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
         skips = [h]
         for stage in self.down:

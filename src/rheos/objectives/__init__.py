@@ -17,6 +17,7 @@ from .learned import KineticEnergy, LearnedMatching, MetricEnergy
 from .losses import PseudoHuber, Squared
 from .matching import Matching
 from .rectified import Rectified
+from .scales import Scales
 from .simulated import SimulatedLikelihood
 from .snapshots import Snapshots, trajectories
 from .sources import Normal, Samples
@@ -39,6 +40,7 @@ __all__ = [
     "PseudoHuber",
     "Rectified",
     "Samples",
+    "Scales",
     "SchroedingerBridge",
     "SimulatedLikelihood",
     "Snapshots",

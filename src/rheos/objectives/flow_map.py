@@ -14,7 +14,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from ..core.condition import Cond, take
+from ..core.condition import Cond
 from ..core.errors import InputError, ShapeError
 from ..core.protocols import Coupling, Loss, Model, Source
 from ..core.rng import Rng, Stream
@@ -27,6 +27,7 @@ from .identities import Compositional, Consistency, Eulerian, Identity, Known, L
 from .losses import Distance, Squared
 from .matching import Matching
 from .rows import drawn
+from .scales import Given, Scales
 from .sources import Normal
 from .times import LogitNormal, Times, Uniform
 
@@ -56,6 +57,10 @@ class FlowMapMatching:
         segments: of equal length, at whose ends steps off the diagonal end: 1 for steps to the data, as consistency
             models have them; 0 for steps that end anywhere. Such a map is sampled in so many steps; one that leads to
             the data also in more, with restarts.
+        guided: scales of guidance to build in, of which each row is told one; no guidance when ``None``. A teacher is
+            contrasted with itself without a condition. Without a teacher, samples of the velocity are contrasted with
+            what the network, or its average, gives without one, so training has to drop some conditions. Rows without a
+            condition are never guided.
         power: p of the weight ``1/(loss + .001)**p`` of a row. MeanFlow has 1, which evens losses out and no longer
             has the conditional mean as its minimiser; 0 has.
         loss: the distance between prediction and target.
@@ -77,6 +82,7 @@ class FlowMapMatching:
     ramp: int = 0
     backward: float = 0.0
     segments: int = 0
+    guided: Scales | None = None
     power: float = 0.0
     loss: Distance = Squared()
     source: Source[Tensor] = Normal()
@@ -111,24 +117,27 @@ class FlowMapMatching:
         """The loss of every row; its parts are ``diagonal`` and ``map``, each over the share of its rows.
 
         Args:
-            model: the network, ``model(x, t, cond, s=s)``.
+            model: the network, ``model(x, t, cond, s=s)``; with guidance built in ``model(x, t, cond, s=s, scale=w)``.
             x1: data (B, ...).
             cond: the condition of each row.
-            rng: draws the end of each row's step, and what is not given of x0 and t, a key a row.
+            rng: draws the end of each row's step and its scale, and what is not given of x0 and t, a key a row.
             x0: noise, like ``x1`` and joined with it already; drawn and joined by the coupling when left out.
             t: times (B,).
             state: the network's average, a model like it; the network itself when left out.
         """
         if rng is None:
             raise InputError("the ends of steps are random: give an rng (an Rng, a torch.Generator or a seed).")
-        keys = Rng.of(rng).per_row(len(x1), x1.device).fold(Stream.END)
+        rng = Rng.of(rng)
+        every = rng.per_row(len(x1), x1.device)
+        keys = every.fold(Stream.END)
         x0, x1, cond, t = drawn(self, x1, cond, rng, x0, t)
+        given = Given(cond) if self.guided is None else self.guided.draw(every.fold(Stream.SCALE), Given(cond))
         t, s = self._steps(t, keys)
         x, _, v = self.path.sample(x0, x1, t)
         model, average = self._meant(model), self._meant(state if self.averaged and state is not None else model)
         seen = torch.zeros(len(x1), dtype=torch.int64, device=x1.device) if keys.row is None else keys.row
-        target = self._target(model, average, x, cond, t, s, v, seen)
-        prediction = model(x, t, *_given(cond), s=s)
+        target = self._target(model, average, x, given, t, s, v, seen)
+        prediction = given(model, x, t, s=s)
         if prediction.shape != x.shape:
             raise ShapeError(
                 f"the network must return the state's shape {tuple(x.shape)}, got {tuple(prediction.shape)}."
@@ -156,7 +165,7 @@ class FlowMapMatching:
         model: Model,
         average: Model,
         x: Tensor,
-        cond: Cond | None,
+        given: Given,
         t: Tensor,
         s: Tensor,
         v: Tensor,
@@ -164,24 +173,34 @@ class FlowMapMatching:
     ) -> Tensor:
         """What the network is to give in every row; ``v`` is the conditional velocity."""
         if self.teacher is not None:
-            v = self.teacher(x, t, *_given(cond))
+            v = self._taught(self.teacher, x, t, given)
+        elif self.guided is not None and given.scale is not None:
+            v = self.guided.contrast(v, given.unconditional(average, x, t, s=t), given.scale, t)
         moves = (s != t).nonzero().flatten()
         if not len(moves):
             return v
-        told = _given(take(cond, moves))
+        told = given.taken(moves)
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            return average(x, t, *told, s=t) if self.teacher is None else self.teacher(x, t, *told)
+            return told(average, x, t, s=t) if self.teacher is None else self._taught(self.teacher, x, t, told)
 
         known = Known(
-            own=lambda x, t, s: model(x, t, *told, s=s),
-            target=lambda x, t, s: average(x, t, *told, s=s),
+            own=lambda x, t, s: told(model, x, t, s=s),
+            target=lambda x, t, s: told(average, x, t, s=s),
             velocity=velocity,
             how=self.how,
             seen=seen[moves],
         )
         found = self.identity(known, x[moves], t[moves], s[moves], v[moves])
         return v.index_copy(0, moves, found.to(v.dtype))
+
+    def _taught(self, teacher: Model, x: Tensor, t: Tensor, given: Given) -> Tensor:
+        """The teacher's velocity, guided where it is to be. A teacher is told no scale."""
+        plain = Given(given.cond)
+        v = plain(teacher, x, t)
+        if self.guided is None or given.scale is None:
+            return v
+        return self.guided.contrast(v, plain.unconditional(teacher, x, t), given.scale, t)
 
     def draw(self, rng: Rng, like: Tensor) -> tuple[Tensor, Tensor]:
         """Noise like ``like`` and times, for the rows of ``rng``."""
@@ -198,10 +217,6 @@ class FlowMapMatching:
     def _meant(self, network: Model) -> Model:
         """What gives average velocities."""
         return network if self.before is None else self.before.carried(network, self.path)
-
-
-def _given(cond: Cond | None) -> tuple[Cond, ...]:
-    return () if cond is None else (cond,)
 
 
 def mean_flow(**parts: Any) -> FlowMapMatching:

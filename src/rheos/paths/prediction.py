@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -61,7 +61,7 @@ class Preconditioned:
         inner, skip, outer = (
             expand(c.to(x.dtype), x) for c in (1 / norm, alpha * s**2 / norm.square(), sigma * s / norm)
         )
-        end = {name: _straight(*self.path.schedule(as_time(s, x))) for name, s in end.items()}
+        end = _ending(end, lambda s: _straight(*self.path.schedule(as_time(s, x))))
         return skip * x + outer * self.network(inner * x, _straight(alpha, sigma), *cond, **end)
 
     def over(self, wrap: Callable[[Model], Model]) -> Preconditioned:
@@ -71,6 +71,11 @@ class Preconditioned:
 def _straight(alpha: Tensor, sigma: Tensor) -> Tensor:
     """The time at which straight lines have the signal-to-noise ratio of these."""
     return alpha / (alpha + sigma)
+
+
+def _ending(told: Mapping[str, Tensor], clock: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """What a model is told by name, with the end of a step on another clock; a scale of guidance is no time."""
+    return {name: clock(value) if name == "s" else value for name, value in told.items()}
 
 
 def as_velocity(network: Model, path: Affine, predict: Quantity) -> Model:
@@ -112,7 +117,7 @@ class Rescheduled:
         bend = turn * ((bar.alpha * bar.p + bar.sigma * bar.q) - (old.alpha * old.p + old.sigma * old.q))
         gain = scale * turn * square / old.speed
         scale, bend, gain = (expand(c.to(x.dtype), x) for c in (scale, bend, gain))
-        end = {name: self.own.time_of(*self.new(as_time(s, x))) for name, s in end.items()}
+        end = _ending(end, lambda s: self.own.time_of(*self.new(as_time(s, x))))
         return bend * x + gain * self.velocity(x / scale, tau, *cond, **end)
 
     def over(self, wrap: Callable[[Model], Model]) -> Rescheduled:

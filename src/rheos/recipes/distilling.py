@@ -7,11 +7,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from ..core import CheckpointError, Guidance, InputError
 from ..data import Shuffled
-from ..objectives import FlowMapMatching, Matching, Rectified
+from ..guidance import ClassifierFree, Interval, Told
+from ..objectives import FlowMapMatching, Matching, Rectified, Scales
+from ..paths import Affine
 from ..solvers.plans import fingerprint
 from ..training import checkpoint, load_weights
 from .flow_maps import as_flow_map
@@ -22,8 +25,8 @@ from .sources import with_source
 PAIRS = 20_000
 """That a student learns from, where it learns from pairs and nothing else is asked."""
 
-SECOND = "embedding.gap."
-"""Names of weights that a network of two times has besides those of one."""
+SECOND = ("embedding.gap.", "embedding.scale.")
+"""How the names of weights begin that a student's network has besides its teacher's."""
 
 
 def distilled(
@@ -31,7 +34,7 @@ def distilled(
     network: nn.Module,
     make: Callable[..., FlowMapMatching],
     steps: int,
-    guidance: Guidance | None,
+    guidance: Guidance | Scales | None,
     pairs: int = PAIRS,
 ) -> Recipe:
     """The recipe of a student that learns the map of a trained flow; of a straightened one, on pairs that it makes.
@@ -41,15 +44,19 @@ def distilled(
         network: its network with the averaged weights.
         make: the student's objective.
         steps: in which it is to be sampled.
-        guidance: under which the teacher is distilled; its student then needs none.
+        guidance: under which the teacher is distilled, in times of the student's path; its student then needs none. Of
+            scales the student is told one, the middle one when nothing else is asked.
         pairs: that the map of a straightened flow learns from.
 
     Raises:
         InputError: if the run learned no flow of matching, or has nothing to guide, or its network knows no second
             time, or a map to the data only is to take more steps than one without fresh noise.
     """
-    named, flow, before = taught(teacher, network, guidance)
-    student = as_flow_map(replace(teacher.recipe, objective=flow), partial(make, before=before))
+    scales = guidance if isinstance(guidance, Scales) else None
+    shown = _middle(guidance) if isinstance(guidance, Scales) else guidance
+    named, flow, before = taught(teacher, network, shown)
+    parts = {"before": before} if scales is None else {"before": before, "guided": scales}
+    student = as_flow_map(replace(teacher.recipe, objective=flow, guidance=None), partial(make, **parts))
     made = student.objective
     assert isinstance(made, FlowMapMatching)
     if made.path != flow.path and before is None:
@@ -58,7 +65,7 @@ def distilled(
     if made.segments > 1:
         # Its segments are the steps.
         made = replace(made, segments=steps)
-    student = replace(student, objective=made, evaluations=steps, guidance=None, teacher=named)
+    student = replace(student, objective=made, evaluations=steps, teacher=named)
     if isinstance(teacher.recipe.objective, Rectified):
         require_pairs(pairs)
         student = replace(student, objective=Rectified(made), order=Shuffled(pairs), noise=None)
@@ -70,13 +77,27 @@ def distilled(
     return student
 
 
-def taught(teacher: Run, network: nn.Module, guidance: Guidance | None) -> tuple[RunRef, Matching, Matching | None]:
+def _middle(scales: Scales) -> Guidance:
+    """The guidance of the middle scale."""
+    guidance = ClassifierFree(scales.middle)
+    whole = (scales.start, scales.end) == (0.0, 1.0)
+    return guidance if whole else Interval(guidance, scales.start, scales.end)
+
+
+def taught(
+    teacher: Run, network: nn.Module, guidance: Guidance | Scales | None
+) -> tuple[RunRef, Matching, Matching | None]:
     """What a student takes over: the name of its teacher, the objective of the flow that it is to learn, and what its
     network was trained by until then. A diffusion model is distilled as the flow that it is, on straight lines.
 
     Raises:
-        InputError: if the run learned no flow of matching, or has nothing to guide.
+        InputError: if the run learned no flow of matching, or has nothing to guide, or there are several scales.
     """
+    if isinstance(guidance, Scales):
+        raise InputError(
+            "a flow map can be told which of several scales of guidance to follow, and a straighter flow follows one; "
+            "give one scale, or distil to a flow map."
+        )
     objective: object = teacher.recipe.objective
     if isinstance(objective, Rectified):
         objective = objective.inner
@@ -120,7 +141,8 @@ def with_teacher(recipe: Recipe, network: nn.Module) -> Recipe:
     network = network.eval().requires_grad_(False)
     before = objective.before
     velocity = network if before is None else before.carried(network, objective.path)
-    if named.guidance is not None:
+    # Of several scales the objective takes care itself.
+    if named.guidance is not None and objective.guided is None:
         velocity = named.guidance(velocity)
     return replace(recipe, objective=replace(objective, teacher=velocity))
 
@@ -150,14 +172,32 @@ def require_pairs(pairs: int) -> None:
         raise InputError(f"a student learns from at least one pair, got {pairs}.")
 
 
-def teaching(teacher: Run, named: RunRef) -> Recipe:
+def teaching(teacher: Run, student: Recipe) -> Recipe:
     """The teacher's recipe as it is shown beside a student: from held-out states, under the guidance that it taught
-    with."""
-    return replace(with_source(teacher.recipe, "held_out"), guidance=named.guidance)
+    with, at the scale that the student is told."""
+    named = student.teacher
+    assert named is not None
+    guidance = named.guidance
+    within = guidance.guidance if isinstance(guidance, Interval) else guidance
+    if isinstance(student.guidance, Told):
+        within = ClassifierFree(student.guidance.scale)
+    if isinstance(guidance, Interval) and within is not None:
+        low, high = (_on(teacher.recipe, student, time) for time in (guidance.low, guidance.high))
+        within = Interval(within, low, high)
+    return replace(with_source(teacher.recipe, "held_out"), guidance=within)
+
+
+def _on(teacher: Recipe, student: Recipe, time: float) -> float:
+    """The time of a teacher's path that has the signal-to-noise ratio of a time of its student's."""
+    own, path = (getattr(recipe.objective, "path", None) for recipe in (teacher, student))
+    if path == own or not (isinstance(path, Affine) and isinstance(own, Affine)):
+        return time
+    return float(own.schedule.time_of(*path.schedule(torch.tensor(time, dtype=torch.float64))))
 
 
 def started(network: nn.Module, teacher: Path) -> dict[str, Tensor]:
-    """The weights at which a student begins: its teacher's, and of the second time its own, which add nothing yet.
+    """The weights at which a student begins: its teacher's, and its own of the second time and of scales, which add
+    nothing yet.
 
     Raises:
         CheckpointError: if the teacher's weights are those of another network.

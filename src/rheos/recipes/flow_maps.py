@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core import InputError
 from ..dynamics import RestartNoise
+from ..guidance import Told
 from ..objectives import Compositional, FlowMapMatching
 from ..objectives.times import Times, Uniform
 from ..paths import Affine
@@ -27,7 +28,8 @@ def as_flow_map(recipe: Recipe, make: Callable[..., FlowMapMatching]) -> Recipe:
         make: the objective, from the parts that it takes over.
 
     Raises:
-        InputError: if the network cannot be told a second time.
+        InputError: if the network cannot be told a second time, or is to learn guidance and cannot be told a scale, or
+            has no classes to guide.
     """
     own = recipe.objective
     shared = {name: getattr(own, name) for name in SHARED if hasattr(own, name)}
@@ -41,13 +43,19 @@ def as_flow_map(recipe: Recipe, make: Callable[..., FlowMapMatching]) -> Recipe:
     # Exact derivatives know no normalisation of images in channels-last.
     plain = made.how == "exact" and not isinstance(made.identity, Compositional)
     training = replace(recipe.training, channels_last=False) if plain else recipe.training
+    network, guidance = two_times(recipe.network), recipe.guidance
+    if (scales := made.guided) is not None:
+        if not recipe.kind.classes:
+            raise InputError("guidance contrasts a class with none, and these data have no classes; leave guided out.")
+        network, guidance = told_a_scale(network), Told(scales.middle, scales.low, scales.high)
     return replace(
         recipe,
-        network=two_times(recipe.network),
+        network=network,
         objective=made,
         solver=Euler(),
         grid=grids.Uniform(),
         evaluations=max(1, made.segments),
+        guidance=guidance,
         training=training,
         # A map that leads to data only takes another step from there.
         noise=RestartNoise() if made.segments == 1 and made.coupling.independent else None,
@@ -60,10 +68,24 @@ def two_times(build: Build) -> Build:
     Raises:
         InputError: if it cannot be.
     """
-    if "two_times" not in inspect.signature(build.network).parameters:
+    return _with(build, "two_times", "a flow map wants a network that is told where a step ends", "a second time")
+
+
+def told_a_scale(build: Build) -> Build:
+    """The same network, told a scale of guidance.
+
+    Raises:
+        InputError: if it cannot be.
+    """
+    return _with(build, "guided", "guidance of several scales wants a network that is told one", "a scale")
+
+
+def _with(build: Build, option: str, wanted: str, addition: str) -> Build:
+    """The network with an option switched on that it must have."""
+    if option not in inspect.signature(build.network).parameters:
         raise InputError(
-            f"a flow map wants a network that is told where a step ends, and {build.network.__name__} has no "
-            "two_times; take nn.MLP, nn.UNet or nn.DiT, or add a second time to it."
+            f"{wanted}, and {build.network.__name__} has no {option}; take nn.MLP, nn.UNet or nn.DiT, or add "
+            f"{addition} to it."
         )
-    options: dict[str, Any] = {**build.options, "two_times": True}
+    options: dict[str, Any] = {**build.options, option: True}
     return Build(build.network, options)

@@ -74,7 +74,8 @@ class RunRef:
     Args:
         path: its folder.
         fingerprint: of its averaged weights.
-        guidance: under which it teaches; none when ``None``.
+        guidance: under which it teaches, in times of the student's path; none when ``None``. Of a range of scales the
+            middle one, under which it is shown.
     """
 
     path: str

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..core import Dynamics, InputError, Rng, integrate
 from ..dynamics import Flow, FlowMap, MapLikelihood, log_likelihood, map_likelihood
+from ..guidance import Told
 from ..metrics.trajectories import TrajectoryFigures, flow_figures
 from ..objectives import FlowMapMatching, LearnedMatching, Matching, Normal, Rectified, SimulatedLikelihood
 from ..paths import Affine
@@ -152,7 +153,8 @@ class Sampler:
             )
 
     def log_prob(self, states: Tensor, labels: Tensor | None, rng: Rng) -> Tensor:
-        """The log-density (B,) of states with these labels, in nats, by Hutchinson's estimate; without guidance.
+        """The log-density (B,) of states with these labels, in nats, by Hutchinson's estimate; without guidance,
+        unless it is built into the network.
 
         Args:
             states: (B, ...).
@@ -167,7 +169,7 @@ class Sampler:
         if not known or not isinstance(getattr(objective, "source", Normal()), Normal):
             raise InputError("a log-density is that of a flow from normal noise, which this recipe does not learn.")
         device = self._device
-        flow = _as_velocity(objective.dynamics(self.network))
+        flow = _as_velocity(self._learned)
         scale = objective.path.prior(torch.ones((), device=device))
         backward = grids.Cosine()(STEPS, device=device).flip(0)
         found = []
@@ -199,14 +201,14 @@ class Sampler:
         )
 
     def inverted(self, states: Tensor, labels: Tensor | None, steps: int) -> MapLikelihood:
-        """The noise and log-density of states with these labels by the map, in so many steps, without guidance:
+        """The noise and log-density of states with these labels by the map, in so many steps, guided as the density is:
         :func:`~rheos.dynamics.map_likelihood`, all of them in one batch.
 
         Raises:
             InputError: if what was learned is no map that leads back.
         """
         objective: Any = self.recipe.objective
-        flow_map = objective.dynamics(self.network)
+        flow_map = self._learned
         if not (self.leads_back and isinstance(flow_map, FlowMap)):
             raise InputError("only a flow map that was trained in both directions, --backward X, leads data to noise.")
         device = self._device
@@ -242,6 +244,12 @@ class Sampler:
         """The dynamics of the network, guided where the recipe says so."""
         flow = self.recipe.objective.dynamics(self.network)
         return flow if self.recipe.guidance is None else flow.over(self.recipe.guidance)
+
+    @property
+    def _learned(self) -> Any:
+        """The dynamics whose density is told: without guidance, unless that is built into the network."""
+        built_in = isinstance(self.recipe.guidance, Told)
+        return self._flow if built_in else self.recipe.objective.dynamics(self.network)
 
     @property
     def _device(self) -> torch.device:

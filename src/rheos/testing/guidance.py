@@ -51,9 +51,11 @@ def _check_over(guidance: Guidance, x: Tensor, t: Tensor, label: Tensor) -> None
     )
 
 
-def _toy(x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
-    """A network with a bend, whose unknown label is a shift like any other."""
+def _toy(x: Tensor, t: Tensor, cond: Cond | None = None, scale: Tensor | None = None) -> Tensor:
+    """A network with a bend, whose unknown label is a shift like any other, and which may be told a scale."""
     shift = cond if isinstance(cond, Tensor) else torch.full((len(x),), -1)
+    if scale is not None:
+        shift = shift * scale
     time = t[:, None] if t.dim() else t
     return torch.tanh(x.flip(1)) + time * x + (0.3 * shift + 1).to(x.dtype)[:, None]
 
