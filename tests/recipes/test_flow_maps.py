@@ -108,6 +108,7 @@ def test_a_student_begins_as_the_flow_that_its_teacher_is(tmp_path: Path, object
     made = student.objective
     assert isinstance(made, FlowMapMatching)
     assert made.before == (None if objective == Matching() else objective)
+    assert made.diagonal == 0.25
     known = student.network(Rng(1))
     missing = known.load_state_dict(network.state_dict(), strict=False).missing_keys
     assert all(name.startswith("embedding.gap.") for name in missing)

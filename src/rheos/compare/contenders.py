@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, final
 
 from ..core import InputError, Solver, nearest
@@ -33,7 +34,7 @@ from ..objectives import (
 )
 from ..objectives.times import LogNormal, Steps, Uniform
 from ..paths import Affine
-from ..recipes import Recipe, as_flow_map, as_rectified
+from ..recipes import DIAGONAL, Recipe, as_flow_map, as_rectified
 from ..schedules import EDM, Cosine, CosineBetas, Discrete, LinearBetas, VariancePreserving
 from ..solvers import RK4, AdamsBashforth, DPMSolver, Euler, Heun, grids
 
@@ -164,6 +165,7 @@ _RESTARTS = {"its map, with restarts": lambda recipe: recipe, **_AB2}
 
 _STEPS = Steps(stratified=True)
 _KARRAS = {"predict": "data", "data_std": 0.5, "weight": EDMWeight(0.5), "times": LogNormal(stratified=True)}
+_STUDENT = partial(lagrangian, diagonal=DIAGONAL)
 _FLOW = Matching(times=Uniform(stratified=True))
 _DDPM = Matching(Affine(Discrete(LinearBetas())), predict="noise", times=_STEPS)
 _V = Matching(Affine(Cosine()), predict="v", times=Uniform(stratified=True))
@@ -198,7 +200,7 @@ CONTENDERS: Mapping[str, _Side] = {
     "continuous-consistency": _Side(
         "continuous consistency model", "few steps", _RESTARTS, _map(continuous_consistency)
     ),
-    "flow-to-lagrangian": _Side("flow, then Lagrangian map", "few steps", _MAP, _map(lagrangian), _FLOW),
+    "flow-to-lagrangian": _Side("flow, then Lagrangian map", "few steps", _MAP, _map(_STUDENT), _FLOW),
     "reflow": _Side("flow, then reflow", "few steps", _EULER, _rectified, _FLOW),
     "simulated": _Side("a flow that is simulated to train", "simulated", _AB2, _simulated),
 }

@@ -1,6 +1,6 @@
 """Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
-from .distilling import PAIRS, distilled, reference, started, teaching, with_teacher
+from .distilling import DIAGONAL, PAIRS, distilled, reference, started, teaching, with_teacher
 from .flow_maps import as_flow_map
 from .images import Images, images
 from .lessons import Lesson, lesson
@@ -13,6 +13,7 @@ from .sources import starting_at, with_source
 from .toy import Plane, toy
 
 __all__ = [
+    "DIAGONAL",
     "PAIRS",
     "Build",
     "DataRef",

@@ -25,6 +25,11 @@ from .sources import with_source
 PAIRS = 20_000
 """That a student learns from, where it learns from pairs and nothing else is asked."""
 
+DIAGONAL = 0.25
+"""The share of a student's rows on the diagonal. There it begins as its teacher, so that it has less to learn than from
+scratch: on two moons, after 600 steps, the distance in one step is half of what it is with presets' half or three
+quarters of the rows."""
+
 SECOND = ("embedding.gap.", "embedding.scale.")
 """How the names of weights begin that a student's network has besides its teacher's."""
 
@@ -55,7 +60,7 @@ def distilled(
     scales = guidance if isinstance(guidance, Scales) else None
     shown = _middle(guidance) if isinstance(guidance, Scales) else guidance
     named, flow, before = taught(teacher, network, shown)
-    parts = {"before": before} if scales is None else {"before": before, "guided": scales}
+    parts = {"before": before, "diagonal": DIAGONAL, **({} if scales is None else {"guided": scales})}
     student = as_flow_map(replace(teacher.recipe, objective=flow, guidance=None), partial(make, **parts))
     made = student.objective
     assert isinstance(made, FlowMapMatching)
