@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from rheos.dynamics import Flow, FlowMap, RestartNoise
 from rheos.metrics import energy_distance
 from rheos.metrics.trajectories import flow_figures
 from rheos.objectives import FlowMapMatching, Matching, Rectified
-from rheos.objectives.times import Uniform
+from rheos.objectives.times import LogitNormal, Uniform
 from rheos.paths import Affine
 from rheos.solvers import RK4, AdamsBashforth, Euler, Midpoint, grids
 from rheos.training import Training, fit
@@ -42,6 +42,9 @@ DRAWN = 10_000
 """Samples that are judged, at most as many as there are real ones to hold them against, and pairs of reflow."""
 
 WIDTH, DEPTH = 192, 4
+
+EVEN = Uniform(stratified=True)
+"""Times of training, where a method has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ FLOW, REFLOW = "flow", "reflow"
 MAPS: Mapping[str, Callable[[], FlowMapMatching]] = {
     "mean flow": objectives.mean_flow,
     "mean flow, p = 1": lambda: objectives.mean_flow(power=1.0),
+    "mean flow, logit-normal times": lambda: objectives.mean_flow(times=LogitNormal(mean=-0.4)),
     "improved mean flow": objectives.improved_mean_flow,
     "Lagrangian": objectives.lagrangian,
     "Lagrangian, by differences": lambda: objectives.lagrangian(how="difference"),
@@ -157,7 +161,7 @@ def judged(found: Trained, objective: Any, case: Case) -> dict[str, Any]:
 
 def compared(case: Case, seed: int, steps: int, out: Path) -> dict[str, Any]:
     """Every method of one seed."""
-    matching = Matching(times=Uniform(stratified=True))
+    matching = Matching(times=EVEN)
     found: dict[str, Any] = {}
 
     def note(name: str, make: Callable[[], tuple[Trained, Any]]) -> None:
@@ -173,13 +177,15 @@ def compared(case: Case, seed: int, steps: int, out: Path) -> dict[str, Any]:
         half = steps // 2
         teacher = trained(matching, case.training, case, seed, half, out / "teacher")
         assert isinstance(teacher.dynamics, Flow)
-        objective = Rectified(Matching(times=Uniform(stratified=True)))
+        objective = Rectified(Matching(times=EVEN))
         data, start = pairs(teacher.dynamics, case, seed), teacher.network.state_dict()
         return trained(objective, data, case, seed, steps - half, out / REFLOW, start), objective
 
     note(REFLOW, reflow)
     for name, make in MAPS.items():
         objective = make()
+        if objective.times == Uniform():
+            objective = replace(objective, times=EVEN)
         place = out / name.replace(" ", "-").replace(",", "").replace("=", "")
         note(name, lambda o=objective, p=place: (trained(o, case.training, case, seed, steps, p), o))
     return found

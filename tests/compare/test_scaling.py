@@ -39,17 +39,17 @@ def test_every_width_is_a_comparison_and_the_page_tells_of_all(tmp_path: Path) -
     for side in found["contenders"].values():
         assert list(side["quality"]) == ["4", "6", "8"]
         assert all(len(values) == 1 and values[0] > 0 for values in side["quality"].values())
+        assert side["exponent"] is not None
     for name, budget in (("flow", "50"), ("shortcut", "1")):
         cell = next((tmp_path / "width-6" / "runs" / name).glob("*/*/cell.json"))
         measured = next(iter(json.loads(cell.read_text())["ways"].values()))["quality"]
         assert found["contenders"][name]["quality"]["6"] == [measured[budget]]
-        assert side["exponent"] is not None
     assert said[0].startswith("width 4, ")
     again: list[str] = []
     assert scaled(study, (4, 6, 8), build, again.append) == found
     assert len(again) == 3
     result: dict[str, Any] = {**study.run(said.append), "scaling": found}
     told = findings(result)["Size of the network"]
-    assert len(told) == 2
+    assert len(told) == 3
     assert told[0].startswith("Flow matching: the distance goes with the number of parameters")
     assert "quality against size" in page(result, {})

@@ -32,7 +32,7 @@ from rheos.objectives import (
 )
 from rheos.objectives.derivative import derivative
 from rheos.objectives.identities import Known, Map
-from rheos.objectives.times import LogitNormal, Uniform
+from rheos.objectives.times import Uniform
 from rheos.paths import Affine
 from rheos.schedules import Cosine, VariancePreserving
 
@@ -202,7 +202,7 @@ def test_it_gives_a_map() -> None:
 
 
 def test_presets_are_those_of_the_papers() -> None:
-    assert mean_flow() == FlowMapMatching(Eulerian(), times=LogitNormal(mean=-0.4), diagonal=0.75, averaged=False)
+    assert mean_flow() == FlowMapMatching(Eulerian(), diagonal=0.75, averaged=False)
     assert improved_mean_flow().identity == Eulerian(improved=True)
     assert lagrangian(ramp=5) == FlowMapMatching(Lagrangian(), ramp=5)
     assert consistency().identity == Consistency(halved=50_000)

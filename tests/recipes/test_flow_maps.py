@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from rheos.objectives import (
     mean_flow,
     shortcut,
 )
-from rheos.objectives.times import Uniform
+from rheos.objectives.times import LogitNormal, Uniform
 from rheos.paths import Affine
 from rheos.recipes import Build, Recipe, Run, as_flow_map, distilled, images, toy, with_teacher
 from rheos.schedules import Cosine, Discrete, LinearBetas
@@ -42,7 +43,8 @@ def test_a_map_takes_over_what_the_flow_had() -> None:
     own = replace(recipe.objective, path=Affine(), times=Uniform(stratified=True))
     made = as_flow_map(replace(recipe, objective=own), lagrangian)
     assert made.objective == lagrangian(times=Uniform(stratified=True))
-    assert as_flow_map(recipe, mean_flow).objective == mean_flow()
+    chosen = partial(mean_flow, times=LogitNormal(mean=-0.4))
+    assert as_flow_map(recipe, chosen).objective == chosen()
     assert (made.solver, made.evaluations, made.network.options["two_times"]) == (Euler(), 1, True)
     with pytest.raises(InputError, match="OneTime has no two_times"):
         as_flow_map(replace(recipe, network=Build(OneTime)), shortcut)

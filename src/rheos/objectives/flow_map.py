@@ -29,7 +29,7 @@ from .matching import Matching
 from .rows import drawn
 from .scales import Given, Scales
 from .sources import Normal
-from .times import LogitNormal, Times, Uniform
+from .times import Times, Uniform
 
 EVEN = 1e-3
 """Added to a row's loss before it is made a weight (Geng et al. 2025)."""
@@ -220,15 +220,16 @@ class FlowMapMatching:
 
 
 def mean_flow(**parts: Any) -> FlowMapMatching:
-    """MeanFlow (Geng et al. 2025), 75 % of the rows on the diagonal, without its weight; ``power=1`` has it."""
-    given = {"times": LogitNormal(mean=-0.4), "diagonal": 0.75, "averaged": False}
+    """MeanFlow (Geng et al. 2025), 75 % of the rows on the diagonal, without its weight, ``power=1``, and without its
+    times, ``LogitNormal(mean=-0.4)``: they leave few steps from noise, and after short trainings of the checkerboard the
+    distance in one step is ten times that of uniform ones."""
+    given = {"diagonal": 0.75, "averaged": False}
     return FlowMapMatching(Eulerian(), **{**given, **parts})
 
 
 def improved_mean_flow(**parts: Any) -> FlowMapMatching:
-    """Improved mean flows (Geng et al. 2025), half of the rows on the diagonal."""
-    given = {"times": LogitNormal(mean=-0.4), "averaged": False}
-    return FlowMapMatching(Eulerian(improved=True), **{**given, **parts})
+    """Improved mean flows (Geng et al. 2025), half of the rows on the diagonal; of times as :func:`mean_flow`."""
+    return FlowMapMatching(Eulerian(improved=True), **{"averaged": False, **parts})
 
 
 def lagrangian(**parts: Any) -> FlowMapMatching:
