@@ -221,8 +221,8 @@ class FlowMapMatching:
 
 def mean_flow(**parts: Any) -> FlowMapMatching:
     """MeanFlow (Geng et al. 2025), 75 % of the rows on the diagonal, without its weight, ``power=1``, and without its
-    times, ``LogitNormal(mean=-0.4)``: they leave few steps from noise, and after short trainings of the checkerboard the
-    distance in one step is ten times that of uniform ones."""
+    times, ``LogitNormal(mean=-0.4)``: they leave few steps from noise, and after short trainings of the checkerboard
+    the distance in one step is ten times that of uniform ones."""
     given = {"diagonal": 0.75, "averaged": False}
     return FlowMapMatching(Eulerian(), **{**given, **parts})
 
