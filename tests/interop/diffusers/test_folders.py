@@ -14,6 +14,7 @@ import torch
 from rheos.core import CheckpointError, InputError
 from rheos.dynamics import DiffusionNoise
 from rheos.guidance import ClassifierFree
+from rheos.objectives import shortcut
 from rheos.recipes import Sampler, toy
 from rheos.solvers import Dopri5, Heun, grids
 from rheos.training import checkpoint
@@ -126,6 +127,8 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         export(tiny_run(tmp_path / "a", solver=Dopri5()), tmp_path / "out")
     with pytest.raises(InputError, match="adds noise on the way"):
         export(tiny_run(tmp_path / "b", noise=DiffusionNoise()), tmp_path / "out")
+    with pytest.raises(InputError, match="learned a map"):
+        export(tiny_run(tmp_path / "m", objective=shortcut()), tmp_path / "out")
     run = tiny_run(tmp_path / "c")
     with pytest.raises(InputError, match="is no empty folder"):
         export(run, run.folder)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...core import InputError
 from ...core.files import write_whole
+from ...dynamics import FlowMap
 from ...recipes import Images, Run, encode
 from ...solvers import FixedStep
 from ...training import checkpoint
@@ -44,7 +45,8 @@ def export(run: Run, folder: str | Path, *, licence: str | None = None) -> Rheos
         licence: what stands as ``license`` in the front matter of README.md, such as ``apache-2.0``.
 
     Raises:
-        InputError: if the run is none of images from noise by a solver of fixed steps, or the folder holds something.
+        InputError: if the run is none of images from noise by a solver of fixed steps, or learned a flow map, or the
+            folder holds something.
         CheckpointError: if the run has no weights.
     """
     out = Path(folder)
@@ -59,6 +61,11 @@ def export(run: Run, folder: str | Path, *, licence: str | None = None) -> Rheos
         raise InputError(
             f"{type(recipe.solver).__name__} chooses its steps itself, and a pipeline of diffusers has to know them; "
             "give the recipe a solver of fixed steps, such as AdamsBashforth(2)."
+        )
+    if isinstance(recipe.objective.dynamics(run.network()), FlowMap):
+        raise InputError(
+            f"{run.folder} learned a map, and schedulers of diffusers integrate velocities; export the run that it was "
+            "distilled from."
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is no empty folder; give another name.")
