@@ -10,7 +10,6 @@ sampling side by side, and a picture of what all of them make of the same noises
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -26,8 +25,10 @@ from machine import keep
 from rheos.cli import main as rheos
 from rheos.cli.parts import METHODS
 from rheos.cli.train import trained_network
+from rheos.compare.phases import training_seconds
 from rheos.data import grid_image, to_uint8
 from rheos.recipes import Run, Sampler
+from rheos.training import checkpoint
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -55,15 +56,6 @@ def sampler(folder: Path, device: str) -> Sampler:
     return Sampler(run.recipe, trained_network(run, device), 1)
 
 
-def seconds_of_training(folder: Path) -> tuple[int, float]:
-    """Steps, and the seconds that they took."""
-    last, total = 0, 0.0
-    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        total += line["seconds"] * (line["step"] - last)
-        last = line["step"]
-    return last, total
-
-
 def side_by_side(one: Callable[[], Any], other: Callable[[], Any]) -> float:
     """How many times as long the one takes as the other, in turns: the median ratio."""
     ratios = []
@@ -80,10 +72,9 @@ def side_by_side(one: Callable[[], Any], other: Callable[[], Any]) -> float:
 def measured(folder: Path, distance: Callable[[Tensor], float], teacher: Sampler, device: str) -> dict[str, Any]:
     """Every figure of a student."""
     own = sampler(folder, device)
-    steps, seconds = seconds_of_training(folder)
     return {
-        "steps": steps,
-        "training seconds": seconds,
+        "steps": checkpoint.steps(folder / "checkpoints")[-1],
+        "training seconds": training_seconds(folder),
         "distance": {str(n): distance(own.draw(COUNT, steps=n).states) for n in STUDENT},
         "times as fast as the teacher at 25": side_by_side(
             lambda: teacher.draw(TIMED, evaluations=25), lambda: own.draw(TIMED, steps=1)
@@ -124,7 +115,7 @@ def main() -> None:
         "floor": judge.floor,
         "teacher": {
             "steps": given.steps,
-            "training seconds": seconds_of_training(place)[1],
+            "training seconds": training_seconds(place),
             "distance": {str(n): judge.distance(states) for n, states in drawn.items()},
         },
         "students": {},

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rheos import testing
-from rheos.cli.parts import FLOW_MAPS, resolve
+from rheos.cli.parts import resolve
 from rheos.compare import CONTENDERS, contender
 from rheos.compare.contenders import USUAL
 from rheos.core import InputError
@@ -18,7 +18,7 @@ from rheos.couplings import BatchOT, Conditional
 from rheos.data import Shuffled
 from rheos.nn import MLP
 from rheos.objectives import FlowMapMatching, Matching, Rectified, SimulatedLikelihood
-from rheos.recipes import Build, Sampler, decode, encode, images, toy
+from rheos.recipes import FLOW_MAPS, Build, Sampler, decode, encode, images, toy
 from rheos.solvers import RK4
 
 MEAN, STD = torch.tensor([0.6, -0.4]), 0.3

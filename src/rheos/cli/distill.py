@@ -17,9 +17,22 @@ from ..core import CheckpointError, Guidance, InputError, nearest
 from ..core.files import write_whole
 from ..guidance import Interval
 from ..objectives import Rectified, Scales
-from ..recipes import PAIRS, Judge, Recipe, Run, Sampler, distilled, encode, rectified, started, teaching, with_source
+from ..recipes import (
+    FLOW_MAPS,
+    PAIRS,
+    Judge,
+    Recipe,
+    Run,
+    Sampler,
+    distilled,
+    encode,
+    rectified,
+    started,
+    teaching,
+    with_source,
+)
 from ..training import checkpoint
-from .parts import FLOW_MAPS, METHODS, REFLOW, guidance_of, with_parts
+from .parts import METHODS, REFLOW, guidance_of, with_parts
 from .train import chosen_device, leads, open_run, trained, trained_network
 
 MOST = 4

@@ -30,17 +30,10 @@ from ..objectives import (
     SimulatedLikelihood,
     Squared,
     VelocityWeight,
-    consistency,
-    consistency_flow_matching,
-    continuous_consistency,
-    improved_mean_flow,
-    lagrangian,
-    mean_flow,
-    shortcut,
     times,
 )
 from ..paths import QUANTITIES, Affine, Correction, LearnedInterpolant
-from ..recipes import Recipe, as_flow_map, images, toy
+from ..recipes import FLOW_MAPS, Recipe, as_flow_map, images, toy
 from ..schedules import (
     EDM,
     Cosine,
@@ -143,15 +136,6 @@ GRIDS: Mapping[str, Callable[[Affine], grids.Grid]] = {
     "edm": lambda path: grids.EDM(path.schedule),
 }
 
-FLOW_MAPS: Mapping[str, Callable[..., FlowMapMatching]] = {
-    "mean-flow": mean_flow,
-    "improved-mean-flow": improved_mean_flow,
-    "lagrangian": lagrangian,
-    "shortcut": shortcut,
-    "consistency": consistency,
-    "consistency-flow-matching": consistency_flow_matching,
-    "continuous-consistency": continuous_consistency,
-}
 REFLOW = "reflow"
 METHODS = (REFLOW, *FLOW_MAPS)
 """Of distilling."""

@@ -19,22 +19,10 @@ from typing import Any, Literal, final
 from ..core import InputError, Solver, nearest
 from ..couplings import BatchOT, Conditional
 from ..dynamics import AncestralNoise, DiffusionNoise, Noise
-from ..objectives import (
-    EDMWeight,
-    FlowMapMatching,
-    Matching,
-    SimulatedLikelihood,
-    consistency,
-    consistency_flow_matching,
-    continuous_consistency,
-    improved_mean_flow,
-    lagrangian,
-    mean_flow,
-    shortcut,
-)
+from ..objectives import EDMWeight, FlowMapMatching, Matching, SimulatedLikelihood, lagrangian
 from ..objectives.times import LogNormal, Steps, Uniform
 from ..paths import Affine
-from ..recipes import DIAGONAL, Recipe, as_flow_map, as_rectified
+from ..recipes import DIAGONAL, FLOW_MAPS, Recipe, as_flow_map, as_rectified
 from ..schedules import EDM, Cosine, CosineBetas, Discrete, LinearBetas, VariancePreserving
 from ..solvers import RK4, AdamsBashforth, DPMSolver, Euler, Heun, grids
 
@@ -165,6 +153,16 @@ _RESTARTS = {"its map, with restarts": lambda recipe: recipe, **_AB2}
 
 _STEPS = Steps(stratified=True)
 _KARRAS = {"predict": "data", "data_std": 0.5, "weight": EDMWeight(0.5), "times": LogNormal(stratified=True)}
+_MAPS = {
+    "mean-flow": ("mean flow", _MAP),
+    "improved-mean-flow": ("improved mean flow", _MAP),
+    "lagrangian": ("Lagrangian map", _MAP),
+    "shortcut": ("shortcut model", _MAP),
+    "consistency": ("consistency model", _RESTARTS),
+    "consistency-flow-matching": ("consistency flow matching", _MAP),
+    "continuous-consistency": ("continuous consistency model", _RESTARTS),
+}
+
 _STUDENT = partial(lagrangian, diagonal=DIAGONAL)
 _FLOW = Matching(times=Uniform(stratified=True))
 _DDPM = Matching(Affine(Discrete(LinearBetas())), predict="noise", times=_STEPS)
@@ -191,15 +189,7 @@ CONTENDERS: Mapping[str, _Side] = {
     "edm": _Side("EDM", "diffusion", _HEUN, _matching(Affine(EDM()), **_KARRAS)),
     "ddpm-to-flow": _Side("DDPM, then flow", "hybrid", _AB2, _matching(Affine(), before=_DDPM), _DDPM),
     "v-to-flow": _Side("v-prediction, then flow", "hybrid", _AB2, _matching(Affine(), before=_V), _V),
-    "mean-flow": _Side("mean flow", "few steps", _MAP, _map(mean_flow)),
-    "improved-mean-flow": _Side("improved mean flow", "few steps", _MAP, _map(improved_mean_flow)),
-    "lagrangian": _Side("Lagrangian map", "few steps", _MAP, _map(lagrangian)),
-    "shortcut": _Side("shortcut model", "few steps", _MAP, _map(shortcut)),
-    "consistency": _Side("consistency model", "few steps", _RESTARTS, _map(consistency)),
-    "consistency-flow-matching": _Side("consistency flow matching", "few steps", _MAP, _map(consistency_flow_matching)),
-    "continuous-consistency": _Side(
-        "continuous consistency model", "few steps", _RESTARTS, _map(continuous_consistency)
-    ),
+    **{name: _Side(title, "few steps", ways, _map(FLOW_MAPS[name])) for name, (title, ways) in _MAPS.items()},
     "flow-to-lagrangian": _Side("flow, then Lagrangian map", "few steps", _MAP, _map(_STUDENT), _FLOW),
     "reflow": _Side("flow, then reflow", "few steps", _EULER, _rectified, _FLOW),
     "simulated": _Side("a flow that is simulated to train", "simulated", _AB2, _simulated),

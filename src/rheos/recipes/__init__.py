@@ -1,7 +1,7 @@
 """Recipes: the parts put together for one kind of data, and the run folders that they make."""
 
 from .distilling import DIAGONAL, PAIRS, distilled, reference, started, teaching, with_teacher
-from .flow_maps import as_flow_map
+from .flow_maps import FLOW_MAPS, as_flow_map
 from .images import Images, images
 from .lessons import Lesson, lesson
 from .recipe import Build, DataRef, Generate, Judge, Kind, Recipe, RunRef, Splits
@@ -14,6 +14,7 @@ from .toy import Plane, toy
 
 __all__ = [
     "DIAGONAL",
+    "FLOW_MAPS",
     "PAIRS",
     "Build",
     "DataRef",

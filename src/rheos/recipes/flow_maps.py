@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ..core import InputError
 from ..dynamics import RestartNoise
 from ..guidance import Told
-from ..objectives import Compositional, FlowMapMatching
+from ..objectives import (
+    Compositional,
+    FlowMapMatching,
+    consistency,
+    consistency_flow_matching,
+    continuous_consistency,
+    improved_mean_flow,
+    lagrangian,
+    mean_flow,
+    shortcut,
+)
 from ..objectives.times import Times, Uniform
 from ..paths import Affine
 from ..solvers import Euler, grids
 from .recipe import Build, Recipe
+
+FLOW_MAPS: Mapping[str, Callable[..., FlowMapMatching]] = {
+    "mean-flow": mean_flow,
+    "improved-mean-flow": improved_mean_flow,
+    "lagrangian": lagrangian,
+    "shortcut": shortcut,
+    "consistency": consistency,
+    "consistency-flow-matching": consistency_flow_matching,
+    "continuous-consistency": continuous_consistency,
+}
+"""Flow maps by the names that commands call them."""
 
 SHARED = ("path", "coupling", "source")
 """What a flow map takes over from the objective that it replaces."""
