@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rheos.cli import distill as command
+from support.stopping import student_stops_at
 
 SHORT = ("--training-steps", 20)
 
@@ -76,19 +77,10 @@ def test_before_training_the_student_is_its_teacher(rheos: Any, pair: Path, tmp_
     assert (tmp_path / "one.csv").read_text() == (tmp_path / "other.csv").read_text()
 
 
-def test_a_student_that_was_stopped_equals_one_that_was_not(
-    rheos: Any, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(self: Any, step: int, average: Any) -> bool:
-        if step == 10:
-            raise KeyboardInterrupt
-        return look(self, step, average)
-
+def test_a_student_that_was_stopped_equals_one_that_was_not(rheos: Any, pair: Path, tmp_path: Path) -> None:
     words = ("distill", pair / "toy", "--to", "lagrangian", *SHORT, "--out", tmp_path / "cut")
-    look = command._Looks.__call__
-    monkeypatch.setattr(command._Looks, "__call__", stopped)
-    assert rheos(*words).code == 130
-    monkeypatch.undo()
+    with student_stops_at(10):
+        assert rheos(*words).code == 130
     rheos.done(*words)
     for name in ("model", "ema", "optimizer"):
         file = f"checkpoints/step-000020/{name}.safetensors"

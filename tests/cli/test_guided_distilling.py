@@ -16,6 +16,7 @@ from rheos.cli import main
 from rheos.evaluation import Findings
 from rheos.guidance import ClassifierFree, Interval, Told
 from rheos.recipes import Images, Kind, Sampler
+from support.stopping import student_stops_at
 
 RANGE = ("--guidance", 1, 4, "--interval", 0.2, 0.9)
 SHORT = ("--training-steps", 10)
@@ -99,19 +100,10 @@ def test_one_scale_may_have_an_interval_and_needs_no_telling(rheos: Any, pair: P
         assert "guided" not in stored["recipe"]["network"]["options"]
 
 
-def test_a_student_of_scales_that_was_stopped_equals_one_that_was_not(
-    rheos: Any, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(self: Any, step: int, average: Any) -> bool:
-        if step == 5:
-            raise KeyboardInterrupt
-        return look(self, step, average)
-
+def test_a_student_of_scales_that_was_stopped_equals_one_that_was_not(rheos: Any, pair: Path, tmp_path: Path) -> None:
     words = ("distill", pair / "digits", "--to", "lagrangian", *RANGE, *SHORT, "--out", tmp_path / "cut")
-    look = command._Looks.__call__
-    monkeypatch.setattr(command._Looks, "__call__", stopped)
-    assert rheos(*words).code == 130
-    monkeypatch.undo()
+    with student_stops_at(5):
+        assert rheos(*words).code == 130
     rheos.done(*words)
     for name in ("model", "ema", "optimizer"):
         file = f"checkpoints/step-000010/{name}.safetensors"
